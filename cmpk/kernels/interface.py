@@ -1,0 +1,158 @@
+"""What every kernel backend offers: one operation, several implementations.
+
+``reference`` (NumPy) says what each operation means; every other backend gives the same bytes and
+raises the same errors on the same input. All arrays are one-dimensional and contiguous; bytes go
+in as any object with the buffer protocol and come out as uint8 arrays. No operation reads outside
+its inputs or writes outside its outputs, whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer as _Buffer  # type: ignore[attr-defined,unused-ignore]
+
+    Buffer: TypeAlias = _Buffer
+else:
+    Buffer: TypeAlias = object
+
+__all__ = ["FLOAT_LAYOUTS", "Buffer", "FloatJob", "KernelBackend", "Source", "U8"]
+
+U8: TypeAlias = NDArray[np.uint8]
+
+FLOAT_LAYOUTS: dict[str, tuple[int, int]] = {
+    "F8_E4M3": (4, 3),
+    "F8_E5M2": (5, 2),
+    "F8_E4M3FNUZ": (4, 3),
+    "F8_E5M2FNUZ": (5, 2),
+    "F16": (5, 10),
+    "BF16": (8, 7),
+    "F32": (8, 23),
+    "F64": (11, 52),
+}
+"""Exponent and mantissa bits of the types that ``float_split`` takes (spec/encodings/float_split.md)."""
+
+
+class Source(NamedTuple):
+    """A part of ``n`` bytes as it is stored.
+
+    Attributes
+    ----------
+    codec : str
+        ``raw``, ``huffman`` or ``bitpack``: what `KernelBackend.decode_floats` decodes on the way.
+    stream : buffer
+        The stored bytes.
+    """
+
+    codec: str
+    stream: Buffer
+
+
+class FloatJob(NamedTuple):
+    """One range of one ``float_split`` tensor, decoded straight to where it belongs.
+
+    Attributes
+    ----------
+    out : writable buffer
+        Where the elements go. Without `rows`: exactly ``count`` elements of `out_dtype`. With
+        `rows`: the whole tensor that the rows are part of.
+    dtype : str
+        The type that was split; a key of `FLOAT_LAYOUTS`.
+    n : int
+        Elements that the sources hold in all.
+    start, count : int
+        The elements wanted: ``start .. start + count - 1``.
+    mantissa_bits, base : int
+        Parameters of ``float_split``.
+    sources : sequence of Source
+        ``high``, ``rest0``, ``rest1``, ...
+    exception_index : buffer of uint64, or None
+    exception_high : buffer of uint16, or None
+        Elements whose upper bits are given apart; the whole lists, whatever the range.
+    out_dtype : str
+        `dtype`, or the wider type of encoding ``narrow``.
+    rows : buffer of uint32, or None
+        The elements wanted are whole rows; row ``i`` of them goes to row ``rows[i]`` of `out`.
+    row_elements : int
+        Elements in a row; 0 without `rows`.
+    """
+
+    out: Buffer
+    dtype: str
+    n: int
+    start: int
+    count: int
+    mantissa_bits: int
+    base: int
+    sources: Sequence[Source]
+    exception_index: Buffer | None = None
+    exception_high: Buffer | None = None
+    out_dtype: str = ""
+    rows: Buffer | None = None
+    row_elements: int = 0
+
+
+class KernelBackend(Protocol):
+    """The operations. Modules ``reference`` and ``native`` are of this type."""
+
+    def byte_histogram(self, data: Buffer) -> NDArray[np.uint64]:
+        """How often each byte occurs; uint64, shape (256,)."""
+
+    def code_lengths(self, counts: NDArray[np.uint64], max_length: int) -> U8:
+        """Optimal length-limited code lengths; uint8, shape (256,).
+
+        Package-merge (Larmore and Hirschberg 1990). A symbol with count 0 gets length 0; a
+        single symbol gets length 1. Ties go to the lower symbol, so that the counts alone fix
+        the lengths.
+        """
+
+    def huffman_encode(self, data: Buffer, lengths: U8, chunk_log2: int, threads: int = 1) -> U8:
+        """The whole stream of spec/codecs/huffman.md. Every byte of ``data`` has a code."""
+
+    def huffman_decode(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
+        """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``.
+
+        Raises CorruptStreamError. Decodes only from the sync points that it needs.
+        """
+
+    def huffman_check(self, stream: Buffer, n: int) -> None:
+        """Check every rule of the codec, every sync point included; raises CorruptStreamError."""
+
+    def bitpack_encode(self, data: Buffer, width: int) -> U8:
+        """The whole stream of spec/codecs/bitpack.md. Every byte of ``data`` is < 2**width."""
+
+    def bitpack_decode(self, stream: Buffer, n: int, start: int, out: U8) -> None:
+        """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``."""
+
+    def float_split(
+        self, data: Buffer, dtype: str, mantissa_bits: int, base: int
+    ) -> tuple[U8, U8, NDArray[np.uint64], NDArray[np.uint16]]:
+        """Split as spec/encodings/float_split.md says.
+
+        Returns ``high`` (n,), ``rest`` (t, n), ``exception_index`` and ``exception_high``, both
+        (x,). At an exception ``high`` holds 0.
+        """
+
+    def upper_bits_histogram(self, data: Buffer, dtype: str, mantissa_bits: int) -> NDArray[np.uint64]:
+        """How often each value of the upper E + mantissa_bits bits (without the sign) occurs; (2**H,)."""
+
+    def narrows_to(self, data: Buffer, dtype: str, narrower: str, row_elements: int) -> NDArray[np.bool_]:
+        """For each row, whether every element is exactly one of the narrower type (bits, not values)."""
+
+    def narrow(self, data: Buffer, dtype: str, narrower: str) -> U8:
+        """The elements in the narrower type, as bytes; every one is exact."""
+
+    def widen(self, data: Buffer, narrower: str, dtype: str) -> U8:
+        """Undo `narrow`, bit by bit as spec/encodings/narrow.md says."""
+
+    def decode_floats(self, jobs: Sequence[FloatJob], threads: int = 1) -> None:
+        """Run jobs: decode the sources, merge, widen, scatter, chunk by chunk in cache.
+
+        Chunks of all jobs are spread over ``threads`` threads. Raises CorruptStreamError; the
+        outputs are then in an undefined state.
+        """
