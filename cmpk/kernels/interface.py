@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer as _Buffer  # type: ignore[attr-defined,unused-ignore]
-
-    Buffer: TypeAlias = _Buffer
+    from typing_extensions import Buffer  # in the standard library from Python 3.12 on
 else:
-    Buffer: TypeAlias = object
+    Buffer = object
 
 __all__ = ["FLOAT_LAYOUTS", "Buffer", "FloatJob", "KernelBackend", "Source", "U8"]
 
