@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cmpk.errors import FormatError, SourceError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "DType", "dtype_of", "from_torch", "to_torch"]
+__all__ = ["DTYPES", "DType", "TensorSpec", "dtype_of", "from_torch", "to_torch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,30 @@ def dtype_of(name: str) -> DType:
         return DTYPES[name]
     except KeyError:
         raise FormatError(f"unknown dtype {name!r}; the format has {', '.join(DTYPES)}") from None
+
+
+class TensorSpec(NamedTuple):
+    """What a tensor is, without its values.
+
+    Attributes
+    ----------
+    dtype : str
+        A key of `DTYPES`.
+    shape : tuple of int
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of the elements."""
+        return math.prod(self.shape) * DTYPES[self.dtype].nbits // 8
 
 
 def to_torch(name: str) -> torch.dtype:

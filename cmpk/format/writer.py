@@ -1,0 +1,132 @@
+"""Writing a container in one forward pass (spec/container.md, sections 2 and 5)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+import xxhash
+import zstandard
+
+from cmpk.errors import DestinationError
+from cmpk.format.layout import Footer, padding_before, preamble
+from cmpk.format.manifest import Manifest, Node, to_json
+
+__all__ = ["ByteSink", "ContainerWriter", "atomic_file"]
+
+_MANIFEST_LEVEL = 19
+
+
+class ByteSink(Protocol):
+    """What a container is written to: a file, a pipe, a buffer."""
+
+    def write(self, data: memoryview, /) -> object:
+        """Take all of ``data``, as buffered binary files do."""
+
+
+class ContainerWriter:
+    """Writes streams one after another, then the manifest.
+
+    Parameters
+    ----------
+    sink : object with ``write``
+        Never read, never moved backwards: a pipe will do.
+    """
+
+    def __init__(self, sink: ByteSink | BinaryIO | IO[bytes]) -> None:
+        self._sink = sink
+        self.nbytes = 0
+        self._write(preamble())
+
+    def add_stream(self, codec: str, stream: object) -> Node:
+        """Write a stream and return its leaf.
+
+        Parameters
+        ----------
+        codec : str
+            Id of the codec that made it.
+        stream : buffer
+            The bytes.
+        """
+        view = memoryview(stream).cast("B")  # type: ignore[arg-type]
+        self._write(bytes(padding_before(self.nbytes, codec, len(view))))
+        self._write(view)
+        return Node(codec=codec, nbytes=len(view), xxh3=xxhash.xxh3_64_hexdigest(view))
+
+    def finish(self, manifest: Manifest) -> Footer:
+        """Write the manifest and the footer; nothing can be added after."""
+        data = to_json(manifest)
+        packed = zstandard.ZstdCompressor(level=_MANIFEST_LEVEL).compress(data)
+        stored = packed if len(packed) < len(data) else data
+        footer = Footer(self.nbytes, len(stored), len(data), hashlib.sha256(data).digest())
+        self._write(stored)
+        self._write(footer.to_bytes())
+        return footer
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if len(data):
+            try:
+                self._sink.write(memoryview(data))
+            except OSError as error:
+                raise DestinationError(f"writing failed: {error.strerror or error}") from error
+        self.nbytes += len(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete and on disk.
+
+    Parameters
+    ----------
+    path : Path
+        Where it will be.
+    overwrite : bool
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    DestinationError
+        If it exists already, or can't be written.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise DestinationError(f"{str(path)!r} exists; name another file, or overwrite it with --force")
+    temporary = path.with_name(f".{path.name[:128]}.{secrets.token_hex(6)}.tmp")
+    try:
+        file = temporary.open("xb")
+    except OSError as error:
+        raise DestinationError(f"can't write {str(path)!r}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path, overwrite=overwrite)
+    except OSError as error:
+        raise DestinationError(f"can't write {str(path)!r}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(path)
+    else:
+        try:
+            # A link, unlike a rename, fails if somebody made the file meanwhile.
+            os.link(temporary, path)
+        except FileExistsError:
+            raise DestinationError(f"{str(path)!r} exists; name another file, or overwrite it with --force") from None
+        except OSError:
+            temporary.rename(path)  # a file system without hard links
+    with contextlib.suppress(OSError):
+        # The new name itself reaches the disk with its directory (not possible on Windows).
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
