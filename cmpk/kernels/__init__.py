@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import cast
 
 from cmpk.errors import CmpkError
 from cmpk.kernels.interface import KernelBackend
@@ -36,7 +37,7 @@ def active() -> KernelBackend:
     if active_name() == "native":
         from cmpk.kernels import _native
 
-        return _native  # type: ignore[no-any-return,unused-ignore]
+        return cast(KernelBackend, _native)
     from cmpk.kernels import reference
 
-    return reference  # type: ignore[return-value,unused-ignore]
+    return cast(KernelBackend, reference)

@@ -9,19 +9,15 @@ its inputs or writes outside its outputs, whatever the bytes are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer  # in the standard library from Python 3.12 on
-else:
-    Buffer = object
-
 __all__ = ["FLOAT_LAYOUTS", "Buffer", "FloatJob", "KernelBackend", "Source", "U8"]
 
 U8: TypeAlias = NDArray[np.uint8]
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 
 FLOAT_LAYOUTS: dict[str, tuple[int, int]] = {
     "F8_E4M3": (4, 3),

@@ -1,0 +1,44 @@
+"""Codec bitpack: bytes without their upper zero bits (spec/codecs/bitpack.md)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import numpy as np
+
+from cmpk import kernels
+from cmpk.codecs.base import Codec
+from cmpk.kernels.interface import U8, Buffer
+
+__all__ = ["BLOCK_SYMBOLS", "MAX_EXPANSION", "Bitpack"]
+
+BLOCK_SYMBOLS: Final = 1024
+MAX_EXPANSION: Final = 8
+
+_MAX_WIDTH: Final = 7
+
+
+class Bitpack(Codec):
+    """As many bits a byte as the largest byte needs."""
+
+    id: ClassVar[str] = "bitpack"
+    max_expansion: ClassVar[int] = MAX_EXPANSION
+    fused: ClassVar[bool] = True
+
+    def encode(self, data: U8, threads: int = 1) -> Buffer | None:
+        """Encode; None where a byte needs all eight bits. See `Codec.encode`."""
+        width = _width(data)
+        return kernels.active().bitpack_encode(data, width) if width <= _MAX_WIDTH else None
+
+    def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
+        """Decode the blocks that the range touches; see `Codec.decode_range`."""
+        kernels.active().bitpack_decode(stream, n, start, out)
+
+    def estimate(self, data: U8) -> int | None:
+        """The exact size but for the last block's rounding."""
+        width = _width(data)
+        return 1 + -(-len(data) // 8) * width if width <= _MAX_WIDTH else None
+
+
+def _width(data: U8) -> int:
+    return max(1, int(np.bitwise_or.reduce(data)).bit_length())

@@ -1,0 +1,84 @@
+"""Codec zstd: Zstandard frames (spec/codecs/zstd.md)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import numpy as np
+import zstandard
+
+from cmpk.codecs.base import Codec
+from cmpk.errors import RecipeError
+from cmpk.kernels.interface import U8, Buffer
+
+__all__ = ["DEFAULT_LEVEL", "MAX_CHUNK_LOG2", "MAX_EXPANSION", "MIN_CHUNK_LOG2", "Zstd"]
+
+MIN_CHUNK_LOG2: Final = 16
+MAX_CHUNK_LOG2: Final = 26
+MAX_EXPANSION: Final = 65536
+DEFAULT_LEVEL: Final = 3
+
+_CHUNK_LOG2: Final = 22
+
+
+class Zstd(Codec):
+    """Zstandard at a level.
+
+    Parameters
+    ----------
+    level : int
+        1 (fast) to 22 (small); decoding speed hardly depends on it.
+    """
+
+    id: ClassVar[str] = "zstd"
+    max_expansion: ClassVar[int] = MAX_EXPANSION
+
+    def __init__(self, level: int = DEFAULT_LEVEL) -> None:
+        if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
+            raise RecipeError(f"zstd level {level} is not within 1 to {zstandard.MAX_COMPRESSION_LEVEL}")
+        self.level = level
+
+    def encode(self, data: U8, threads: int = 1) -> Buffer:
+        """Frames of 4 MiB each; see `Codec.encode`."""
+        # A compressor per call: one must not serve two threads at once.
+        compressor = zstandard.ZstdCompressor(level=self.level)
+        chunk = 1 << _CHUNK_LOG2
+        frames = [compressor.compress(data[at : at + chunk]) for at in range(0, len(data), chunk)]
+        sizes = np.array([len(frame) for frame in frames], "<u4")
+        return b"".join((bytes([_CHUNK_LOG2]), sizes.tobytes(), *frames))
+
+    def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
+        """Decode the frames that the range touches; see `Codec.decode_range`."""
+        view = memoryview(stream)
+        chunk_log2, ends = self._frame_ends(view, n)
+        chunk = 1 << chunk_log2
+        stop = start + len(out)
+        for index in range(start >> chunk_log2, -(-stop >> chunk_log2) if len(out) else 0):
+            first = index << chunk_log2
+            decoded = self._decode_frame(view[ends[index] : ends[index + 1]], min(chunk, n - first))
+            low, high = max(start, first), min(stop, first + len(decoded))
+            out[low - start : high - start] = decoded[low - first : high - first]
+
+    def _frame_ends(self, view: memoryview, n: int) -> tuple[int, list[int]]:
+        if not len(view) or not MIN_CHUNK_LOG2 <= view[0] <= MAX_CHUNK_LOG2:
+            raise self.corrupt("the chunk size is out of range")
+        n_frames = -(-n >> view[0])
+        if len(view) < 1 + 4 * n_frames:
+            raise self.corrupt("the stream ends within its table of frames")
+        sizes = np.frombuffer(view[1 : 1 + 4 * n_frames], "<u4")
+        ends = np.concatenate(([0], np.cumsum(sizes, dtype=np.uint64))).astype(np.int64) + 1 + 4 * n_frames
+        if ends[-1] != len(view):
+            raise self.corrupt("the frames do not fill the stream")
+        return view[0], ends.tolist()
+
+    def _decode_frame(self, frame: memoryview, nbytes: int) -> U8:
+        try:
+            parameters = zstandard.get_frame_parameters(frame)
+            if parameters.content_size != nbytes or parameters.dict_id != 0:
+                raise self.corrupt("a frame does not state the size of its chunk")
+            decoded = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise self.corrupt(f"a frame can't be decoded: {error}") from error
+        if len(decoded) != nbytes:
+            raise self.corrupt("a frame is shorter than its chunk")
+        return np.frombuffer(decoded, np.uint8)

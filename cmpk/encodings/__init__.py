@@ -1,0 +1,23 @@
+"""Encodings: one tensor to named part tensors and back. One module an encoding, one spec page each."""
+
+from cmpk.encodings.alias import Alias
+from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Leaf, Part, Stored
+from cmpk.encodings.codebook import Codebook
+from cmpk.encodings.float_split import FloatSplit
+from cmpk.encodings.narrow import Narrow
+from cmpk.encodings.row_groups import RowGroups
+
+__all__ = [
+    "Alias",
+    "Branch",
+    "Codebook",
+    "Decoder",
+    "Encoded",
+    "Encoding",
+    "FloatSplit",
+    "Leaf",
+    "Narrow",
+    "Part",
+    "RowGroups",
+    "Stored",
+]

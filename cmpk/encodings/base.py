@@ -1,0 +1,233 @@
+"""What an encoding is: one tensor to named part tensors and back; and how a stored tree is decoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+
+from cmpk import kernels
+from cmpk.codecs.base import Codec
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.errors import CmpkError, CorruptStreamError, FormatError
+from cmpk.format.manifest import Node, Params
+from cmpk.kernels.interface import U8, FloatJob, Source
+
+__all__ = [
+    "Branch",
+    "Decoder",
+    "Encoded",
+    "Encoding",
+    "Leaf",
+    "Part",
+    "Stored",
+    "allocate",
+    "byte_range",
+    "check_params",
+    "int_param",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A stream that has been located, with the type and shape of the tensor in it.
+
+    Attributes
+    ----------
+    node : Node
+        As it is in the manifest.
+    offset : int
+        Where the stream starts in the file.
+    spec : TensorSpec or None
+        None below an encoding that is not installed.
+    codec : Codec or None
+        None if it is not installed.
+    """
+
+    node: Node
+    offset: int
+    spec: TensorSpec | None
+    codec: Codec | None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An encoding and its parts; attributes as those of `Leaf`."""
+
+    node: Node
+    spec: TensorSpec | None
+    encoding: Encoding | None
+    parts: dict[str, Stored]
+
+
+Stored: TypeAlias = Leaf | Branch
+
+
+class Part(NamedTuple):
+    """A part tensor and its bytes, shape (spec.nbytes,)."""
+
+    spec: TensorSpec
+    data: U8
+
+
+class Encoded(NamedTuple):
+    """What `Encoding.encode` gives: parameters for the manifest, and the parts in their order."""
+
+    params: Params
+    parts: dict[str, Part]
+
+
+class Encoding(ABC):
+    """Turns a tensor into part tensors and back.
+
+    Tensors are their bytes (spec/container.md, section 1) in uint8 arrays, shape (spec.nbytes,).
+    """
+
+    id: ClassVar[str]
+
+    @abstractmethod
+    def part_specs(self, spec: TensorSpec, params: Params) -> dict[str, TensorSpec]:
+        """Type and shape of each part, in file order; checks the parameters.
+
+        Raises
+        ------
+        FormatError
+            If the parameters break a rule of the encoding.
+        """
+
+    @abstractmethod
+    def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
+        """Decode elements ``start .. stop - 1`` into ``out``, now or by a job of the decoder.
+
+        Raises
+        ------
+        CorruptStreamError
+            If the parts break a rule of the encoding.
+        """
+
+    def float_job(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> FloatJob | None:
+        """The same as one job that an outer encoding may still redirect; None if it is none."""
+        return None
+
+    def corrupt(self, what: str) -> CorruptStreamError:
+        """The error for a broken rule, in the name of this encoding."""
+        return CorruptStreamError(f"encoding {self.id!r}: {what}")
+
+
+class Decoder:
+    """Decodes stored trees; gathers float jobs so that a whole model is one call to the kernels.
+
+    Parameters
+    ----------
+    read : function
+        Gives the stream of a leaf, checked against its digest.
+    threads : int
+        How many may be used.
+    """
+
+    def __init__(self, read: Callable[[Leaf], memoryview], threads: int = 1) -> None:
+        self._read = read
+        self.threads = threads
+        self._jobs: list[FloatJob] = []
+
+    def decode(self, stored: Stored, start: int = 0, stop: int | None = None) -> U8:
+        """Elements ``start .. stop - 1`` as bytes, now; maybe a read-only view of the file."""
+        spec = known_spec(stored)
+        stop = spec.numel if stop is None else stop
+        if isinstance(stored, Leaf) and stored.node.codec == "raw":
+            view = self._read(stored)
+            if len(view) == spec.nbytes:
+                return np.frombuffer(view, np.uint8)[byte_range(spec, start, stop)]
+        cut = byte_range(spec, start, stop)
+        out = allocate(cut.stop - cut.start)
+        inner = Decoder(self._read, self.threads)
+        inner.decode_into(stored, start, stop, out)
+        inner.flush()
+        return out
+
+    def decode_into(self, stored: Stored, start: int, stop: int, out: U8) -> None:
+        """Elements ``start .. stop - 1`` into ``out``, at the latest with `flush`."""
+        if isinstance(stored, Branch):
+            if stored.encoding is None:
+                raise CmpkError(f"encoding {stored.node.encoding!r} is not installed")
+            stored.encoding.decode_range(stored, start, stop, out, self)
+            return
+        spec = known_spec(stored)
+        if stored.codec is None:
+            raise CmpkError(f"codec {stored.node.codec!r} is not installed")
+        cut = byte_range(spec, start, stop)
+        stored.codec.decode_range(self._read(stored), spec.nbytes, cut.start, out, self.threads)
+
+    def source(self, stored: Stored) -> Source:
+        """A part for a float job: its stream where the kernels decode it themselves, else its bytes."""
+        if isinstance(stored, Leaf) and stored.codec is not None and stored.codec.fused:
+            return Source(stored.codec.id, self._read(stored))
+        return Source("raw", self.decode(stored))
+
+    def submit(self, job: FloatJob) -> None:
+        """Have a job done with the next `flush`."""
+        self._jobs.append(job)
+
+    def flush(self) -> None:
+        """Do all jobs that were submitted."""
+        jobs, self._jobs = self._jobs, []
+        if jobs:
+            kernels.active().decode_floats(jobs, self.threads)
+
+
+def known_spec(stored: Stored) -> TensorSpec:
+    """Type and shape of a stored tensor whose every outer encoding is installed."""
+    if stored.spec is None:
+        raise CmpkError("a part of an encoding that is not installed can't be decoded")
+    return stored.spec
+
+
+def byte_range(spec: TensorSpec, start: int, stop: int) -> slice:
+    """Where elements ``start .. stop - 1`` stand in the bytes of a tensor."""
+    nbits = DTYPES[spec.dtype].nbits
+    if start * nbits % 8 or stop * nbits % 8:
+        raise CmpkError(f"elements {start} to {stop} of {spec.dtype} do not start and end at whole bytes")
+    return slice(start * nbits // 8, stop * nbits // 8)
+
+
+def allocate(nbytes: int) -> U8:
+    """Fresh memory.
+
+    Raises
+    ------
+    CmpkError
+        If there is not enough of it.
+    """
+    try:
+        return np.empty(nbytes, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise CmpkError(f"not enough memory for {nbytes} bytes") from error
+
+
+def check_params(params: Params, names: tuple[str, ...]) -> None:
+    """Check that exactly these parameters are given.
+
+    Raises
+    ------
+    FormatError
+        If not.
+    """
+    if tuple(params) != names:
+        raise FormatError(f"the parameters are {list(params)}, not {list(names)}")
+
+
+def int_param(params: Mapping[str, object], name: str, low: int, high: int) -> int:
+    """An integer parameter within ``low .. high``.
+
+    Raises
+    ------
+    FormatError
+        If it is something else.
+    """
+    value = params[name]
+    if type(value) is not int or not low <= value <= high:
+        raise FormatError(f"the parameter {name!r} is {value!r}, not an integer within {low} to {high}")
+    return value

@@ -1,0 +1,90 @@
+"""Encoding float_split: exponents apart from sign and mantissa (spec/encodings/float_split.md)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cmpk import kernels
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, check_params, int_param
+from cmpk.errors import FormatError
+from cmpk.format.manifest import Params
+from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, FloatJob
+
+__all__ = ["MAX_UPPER_NBITS", "FloatSplit"]
+
+MAX_UPPER_NBITS = 16
+
+
+class FloatSplit(Encoding):
+    """The skewed upper bits of a float, and the rest of it in planes of bytes."""
+
+    id: ClassVar[str] = "float_split"
+
+    def part_specs(self, spec: TensorSpec, params: Params) -> dict[str, TensorSpec]:
+        """See `Encoding.part_specs`."""
+        if spec.dtype not in FLOAT_LAYOUTS:
+            raise FormatError(f"{spec.dtype} tensors can't be split")
+        check_params(params, ("base", "exceptions", "mantissa_bits"))
+        exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
+        n = spec.numel
+        upper_nbits = exponent_nbits + int_param(params, "mantissa_bits", 0, mantissa_nbits)
+        if upper_nbits > MAX_UPPER_NBITS:
+            raise FormatError(f"{upper_nbits} upper bits exceed {MAX_UPPER_NBITS}")
+        int_param(params, "base", 0, max(0, (1 << upper_nbits) - 256))
+        n_exceptions = int_param(params, "exceptions", 0, n)
+        plane = TensorSpec("U8", (n,))
+        specs = {"high": plane}
+        for index in range((DTYPES[spec.dtype].nbits - upper_nbits + 7) // 8):
+            specs[f"rest{index}"] = plane
+        if n_exceptions:
+            specs["exception_index"] = TensorSpec("U64", (n_exceptions,))
+            specs["exception_high"] = TensorSpec("U16", (n_exceptions,))
+        return specs
+
+    def encode(self, data: U8, spec: TensorSpec, mantissa_bits: int, base: int) -> Encoded:
+        """Split.
+
+        Parameters
+        ----------
+        data : uint8 array, shape (spec.nbytes,)
+        spec : TensorSpec
+        mantissa_bits : int
+            How many mantissa bits go with the exponent.
+        base : int
+            Subtracted from the upper bits.
+        """
+        high, rest, index, upper = kernels.active().float_split(data, spec.dtype, mantissa_bits, base)
+        params: Params = {"base": base, "exceptions": len(index), "mantissa_bits": mantissa_bits}
+        specs = self.part_specs(spec, params)
+        parts = [high, *rest]
+        if len(index):
+            parts += [index.view("u1"), upper.view("u1")]
+        return Encoded(params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)})
+
+    def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
+        """See `Encoding.decode_range`."""
+        decoder.submit(self.float_job(stored, start, stop, out, decoder))
+
+    def float_job(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> FloatJob:
+        """See `Encoding.float_job`."""
+        parts, params, spec = stored.parts, stored.node.params, stored.spec
+        assert spec is not None  # an installed encoding's branch has one
+        sources = [decoder.source(part) for name, part in parts.items() if not name.startswith("exception")]
+        index = upper = None
+        if params["exceptions"]:
+            index = decoder.decode(parts["exception_index"])
+            upper = decoder.decode(parts["exception_high"])
+        return FloatJob(
+            out=out,
+            dtype=spec.dtype,
+            n=spec.numel,
+            start=start,
+            count=stop - start,
+            mantissa_bits=int_param(params, "mantissa_bits", 0, 52),
+            base=int_param(params, "base", 0, 1 << MAX_UPPER_NBITS),
+            sources=sources,
+            exception_index=index,
+            exception_high=upper,
+            out_dtype=spec.dtype,
+        )

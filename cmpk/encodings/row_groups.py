@@ -1,0 +1,105 @@
+"""Encoding row_groups: rows that are alike, stored together (spec/encodings/row_groups.md)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, Stored, check_params
+from cmpk.errors import FormatError
+from cmpk.format.manifest import Params
+from cmpk.kernels.interface import U8
+
+__all__ = ["MAX_GROUPS", "RowGroups"]
+
+MAX_GROUPS: Final = 32
+
+
+class RowGroups(Encoding):
+    """One part for each group of rows, and the group of each row."""
+
+    id: ClassVar[str] = "row_groups"
+
+    def part_specs(self, spec: TensorSpec, params: Params) -> dict[str, TensorSpec]:
+        """See `Encoding.part_specs`."""
+        check_params(params, ("rows",))
+        rows = params["rows"]
+        if not spec.shape:
+            raise FormatError("a tensor without dimensions has no rows")
+        if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_GROUPS or min(rows) < 1:
+            raise FormatError(f"the parameter 'rows' is not a list of 1 to {MAX_GROUPS} positive numbers")
+        if sum(rows) != spec.shape[0]:
+            raise FormatError(f"the groups have {sum(rows)} rows, the tensor has {spec.shape[0]}")
+        specs = {"group": TensorSpec("U8", spec.shape[:1])}
+        for index, n_rows in enumerate(rows):
+            specs[str(index)] = TensorSpec(spec.dtype, (n_rows, *spec.shape[1:]))
+        return specs
+
+    def encode(self, data: U8, spec: TensorSpec, group: U8) -> Encoded:
+        """Take the rows apart.
+
+        Parameters
+        ----------
+        data : uint8 array, shape (spec.nbytes,)
+        spec : TensorSpec
+        group : uint8 array, shape (spec.shape[0],)
+            The group of each row; every number below the largest occurs.
+        """
+        rows = data.reshape(spec.shape[0], -1)
+        counts = np.bincount(group).tolist()
+        params: Params = {"rows": counts}
+        parts = [group] + [rows[group == index].reshape(-1) for index in range(len(counts))]
+        specs = self.part_specs(spec, params)
+        return Encoded(params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)})
+
+    def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
+        """See `Encoding.decode_range`."""
+        spec = stored.spec
+        assert spec is not None
+        row_elements = spec.numel // spec.shape[0] if spec.shape[0] else 0
+        if start == stop:
+            return
+        first, last = start // row_elements, -(-stop // row_elements)
+        if (start, stop) != (first * row_elements, last * row_elements):
+            whole = decoder.decode(stored, first * row_elements, last * row_elements)
+            itemsize = DTYPES[spec.dtype].nbytes
+            skipped = (start - first * row_elements) * itemsize
+            out[:] = whole[skipped : skipped + len(out)]
+            return
+        groups = self._rows_of_groups(stored, decoder)
+        for index, rows in enumerate(groups):
+            low, high = np.searchsorted(rows, (first, last)).tolist()
+            if low < high:
+                wanted = (rows[low:high] - first).astype(np.uint32)
+                self._scatter(stored.parts[str(index)], low, high, wanted, row_elements, out, decoder)
+
+    def _rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.int64]]:
+        sizes = stored.node.params["rows"]
+        assert isinstance(sizes, list)
+        group = decoder.decode(stored.parts["group"])
+        if np.bincount(group, minlength=len(sizes)).tolist() != sizes:
+            raise self.corrupt("the groups of the rows are not those that the parameters promise")
+        order = np.argsort(group, kind="stable")
+        return np.split(order, np.cumsum(sizes)[:-1])
+
+    def _scatter(
+        self,
+        part: Stored,
+        low: int,
+        high: int,
+        rows: NDArray[np.uint32],
+        row_elements: int,
+        out: U8,
+        decoder: Decoder,
+    ) -> None:
+        start, stop = low * row_elements, high * row_elements
+        if isinstance(part, Branch) and part.encoding is not None:
+            job = part.encoding.float_job(part, start, stop, out, decoder)
+            if job is not None and job.rows is None:
+                decoder.submit(job._replace(rows=rows, row_elements=row_elements))
+                return
+        decoded = decoder.decode(part, start, stop).reshape(high - low, -1)
+        out.reshape(-1, decoded.shape[1])[rows] = decoded
