@@ -43,13 +43,14 @@ class Zstd(Codec):
         # A compressor per call: one must not serve two threads at once.
         compressor = zstandard.ZstdCompressor(level=self.level)
         chunk = 1 << _CHUNK_LOG2
-        frames = [compressor.compress(data[at : at + chunk]) for at in range(0, len(data), chunk)]
+        view = data.data
+        frames = [compressor.compress(view[at : at + chunk]) for at in range(0, len(data), chunk)]
         sizes = np.array([len(frame) for frame in frames], "<u4")
         return b"".join((bytes([_CHUNK_LOG2]), sizes.tobytes(), *frames))
 
     def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
         """Decode the frames that the range touches; see `Codec.decode_range`."""
-        view = memoryview(stream)
+        view = np.frombuffer(stream, np.uint8).data
         chunk_log2, ends = self._frame_ends(view, n)
         chunk = 1 << chunk_log2
         stop = start + len(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from typing import cast
 
@@ -23,7 +24,7 @@ def active_name() -> str:
     if wanted == "reference":
         return "reference"
     try:
-        from cmpk.kernels import _native  # noqa: F401
+        importlib.import_module("cmpk.kernels._native")
     except ImportError as error:
         if wanted == "native":
             raise CmpkError(f"the native kernels are not available: {error}") from error
@@ -34,10 +35,5 @@ def active_name() -> str:
 @functools.cache
 def active() -> KernelBackend:
     """The backend that everything uses unless told otherwise."""
-    if active_name() == "native":
-        from cmpk.kernels import _native
-
-        return cast(KernelBackend, _native)
-    from cmpk.kernels import reference
-
-    return cast(KernelBackend, reference)
+    module = "_native" if active_name() == "native" else "reference"
+    return cast(KernelBackend, importlib.import_module(f"cmpk.kernels.{module}"))

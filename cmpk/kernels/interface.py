@@ -80,7 +80,7 @@ class FloatJob(NamedTuple):
     dtype: str
     n: int
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # nobody counts the values of a job
     mantissa_bits: int
     base: int
     sources: Sequence[Source]
