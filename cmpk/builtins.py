@@ -1,0 +1,47 @@
+"""What comes with cmpk, registered through the same hooks as any plugin.
+
+Imports are inside the hooks: a process that only loads a model never imports passes or importers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cmpk.codecs import Bitpack, Codec, Huffman, Raw, Zstd
+from cmpk.encodings import Alias, Codebook, Encoding, FloatSplit, Narrow, RowGroups
+from cmpk.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from cmpk.importers.base import Importer
+    from cmpk.passes.base import Pass
+
+__all__ = ["cmpk_codecs", "cmpk_encodings", "cmpk_importers", "cmpk_passes"]
+
+
+@hookimpl
+def cmpk_codecs() -> Sequence[Codec]:
+    """The codecs of the specification."""
+    return (Raw(), Zstd(), Bitpack(), Huffman())
+
+
+@hookimpl
+def cmpk_encodings() -> Sequence[Encoding]:
+    """The encodings of the specification."""
+    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook())
+
+
+@hookimpl
+def cmpk_passes() -> Sequence[Pass]:
+    """The passes of the built-in recipes."""
+    from cmpk.passes import SplitFloats
+
+    return (SplitFloats(),)
+
+
+@hookimpl
+def cmpk_importers() -> Sequence[Importer]:
+    """Model files and directories."""
+    from cmpk.importers import DirectoryImporter, SafetensorsImporter, TorchCheckpointImporter
+
+    return (SafetensorsImporter(), TorchCheckpointImporter(), DirectoryImporter())

@@ -1,0 +1,72 @@
+"""What a plugin may offer. Each hook is called once, when the registry is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from cmpk.codecs.base import Codec
+from cmpk.encodings.base import Encoding
+
+if TYPE_CHECKING:
+    import click
+
+    from cmpk.importers.base import Importer
+    from cmpk.kernels.interface import KernelBackend
+    from cmpk.passes.base import Pass
+
+__all__ = [
+    "PROJECT",
+    "cmpk_codecs",
+    "cmpk_commands",
+    "cmpk_encodings",
+    "cmpk_importers",
+    "cmpk_kernels",
+    "cmpk_passes",
+    "hookimpl",
+    "hookspec",
+]
+
+PROJECT = "cmpk"
+"""Name of the entry-point group, and prefix of the hooks."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def cmpk_codecs() -> Sequence[Codec]:
+    """Codecs: bytes to a stream and back."""
+    return ()
+
+
+@hookspec
+def cmpk_encodings() -> Sequence[Encoding]:
+    """Encodings: a tensor to part tensors and back."""
+    return ()
+
+
+@hookspec
+def cmpk_passes() -> Sequence[Pass]:
+    """Passes: what a tensor becomes. Not called where a model is only loaded."""
+    return ()
+
+
+@hookspec
+def cmpk_importers() -> Sequence[Importer]:
+    """Importers: further forms of models that can be packed. Not called where one is only loaded."""
+    return ()
+
+
+@hookspec
+def cmpk_kernels() -> Mapping[str, KernelBackend]:
+    """Kernel backends by name; chosen with CMPK_KERNELS."""
+    return {}
+
+
+@hookspec
+def cmpk_commands() -> Sequence[click.Command]:
+    """Subcommands of ``cmpk``. Called by the command line only."""
+    return ()

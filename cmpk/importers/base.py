@@ -1,0 +1,114 @@
+"""What an importer is: it reads a model in some form, tensor by tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cmpk.dtypes import TensorSpec
+from cmpk.format.manifest import Segment
+from cmpk.kernels.interface import U8
+
+__all__ = ["Importer", "ModelSource", "SourceFile", "SourceTensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """A tensor that can be read.
+
+    Attributes
+    ----------
+    name : str
+    spec : TensorSpec
+    read : function
+        Gives the bytes, uint8, shape (spec.nbytes,); called once, in the order of the tensors.
+    tied_to : str
+        The earlier tensor that it is, under another name; empty if it is its own.
+    """
+
+    name: str
+    spec: TensorSpec
+    read: Callable[[], U8]
+    tied_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to be restored byte for byte.
+
+    Attributes
+    ----------
+    path : str
+        Relative, divided by ``/``.
+    segments : list of Segment
+        What it consists of; see spec/container.md, section 3.3.
+    literal : bytes-like
+        The literal bytes, one after another.
+    sha256 : str
+        Of the whole file, in hexadecimal.
+    """
+
+    path: str
+    segments: list[Segment]
+    literal: U8
+    sha256: str
+
+
+class ModelSource(ABC):
+    """A model that was opened for packing.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+        The user's own.
+    nbytes : int
+        Bytes that will be read in all, for progress.
+    notes : list of str
+        What a user should know about how it was taken, a line each.
+    """
+
+    metadata: dict[str, str]
+    nbytes: int
+    notes: list[str]
+
+    @abstractmethod
+    def tensors(self) -> Iterator[SourceTensor]:
+        """The tensors, in the order in which they are to be stored; read each before taking the next."""
+
+    def files(self) -> Iterator[SourceFile]:
+        """The files to restore; asked for after the last tensor has been read."""
+        return iter(())
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to close
+        """Let go of what is open."""
+
+
+class Importer(ABC):
+    """Opens one form of model for packing.
+
+    Attributes
+    ----------
+    id : str
+    summary : str
+        What it takes, for ``cmpk plugins``.
+    """
+
+    id: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def accepts(self, path: Path) -> bool:
+        """Whether this is a file or directory of its form, by name and first bytes."""
+
+    @abstractmethod
+    def open(self, path: Path) -> ModelSource:
+        """Open it.
+
+        Raises
+        ------
+        SourceError
+            If it is damaged or holds what can't be packed.
+        """

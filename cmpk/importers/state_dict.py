@@ -1,0 +1,91 @@
+"""Source for tensors in memory: torch or NumPy, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cmpk.dtypes import DTYPES, TensorSpec, from_torch
+from cmpk.errors import SourceError
+from cmpk.importers.base import ModelSource, SourceTensor
+from cmpk.kernels.interface import U8
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["StateDictSource", "tensor_bytes"]
+
+_BY_NUMPY_NAME = {dtype.numpy_name: dtype for dtype in DTYPES.values() if dtype.numpy_name}
+
+
+class StateDictSource(ModelSource):
+    """Tensors in memory. Those that are one tensor under several names stay tied.
+
+    Parameters
+    ----------
+    tensors : mapping of str to torch.Tensor or numpy.ndarray
+        In the order in which they are to be stored.
+    metadata : mapping of str to str
+        The user's own.
+
+    Raises
+    ------
+    SourceError
+        If something in it can't be packed.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+        self.notes = []
+        self.metadata = dict(metadata or {})
+        for key, value in self.metadata.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise SourceError(f"metadata maps strings to strings; {key!r} maps to {type(value).__name__}")
+        self._items = [(name, value, _spec(name, value)) for name, value in tensors.items()]
+        self.nbytes = sum(spec.nbytes for _, _, spec in self._items)
+
+    def tensors(self) -> Iterator[SourceTensor]:
+        """See `ModelSource.tensors`."""
+        first_of: dict[object, str] = {}
+        for name, value, spec in self._items:
+            identity = _identity(value, spec)
+            tied_to = first_of.setdefault(identity, name) if spec.nbytes else name
+            yield SourceTensor(
+                name, spec, lambda value=value: tensor_bytes(value), "" if tied_to == name else tied_to  # type: ignore[misc]
+            )  # fmt: skip
+
+
+def tensor_bytes(value: torch.Tensor | np.ndarray[Any, Any]) -> U8:
+    """The bytes of a tensor, uint8, shape (nbytes,); a view where it is contiguous and on the CPU."""
+    if isinstance(value, np.ndarray):
+        little = value.astype(value.dtype.newbyteorder("<"), copy=False)
+        return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+    import torch
+
+    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return np.asarray(flat.view(torch.uint8).numpy())
+
+
+def _spec(name: object, value: Any) -> TensorSpec:
+    if not isinstance(name, str):
+        raise SourceError(f"tensors are named by strings, not by {name!r}")
+    if isinstance(value, np.ndarray):
+        dtype = _BY_NUMPY_NAME.get(value.dtype.name)
+        if dtype is None:
+            raise SourceError(f"tensor {name!r}: NumPy type {value.dtype} can't be packed")
+        return TensorSpec(dtype.name, value.shape)
+    if not (type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "detach")):
+        raise SourceError(f"{name!r} is not a tensor but {type(value).__name__}; leave it out")
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type == "meta":
+        raise SourceError(f"tensor {name!r} has no dense data; make it dense before packing")
+    return TensorSpec(from_torch(value.dtype).name, tuple(value.shape))
+
+
+def _identity(value: Any, spec: TensorSpec) -> object:
+    """Equal for two values if and only if they are one tensor in memory."""
+    if isinstance(value, np.ndarray):
+        return (value.ctypes.data, value.strides, spec)
+    return (str(value.device), value.data_ptr(), value.stride(), spec)

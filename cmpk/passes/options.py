@@ -1,0 +1,50 @@
+"""Reading the options that a recipe gives to a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cmpk.errors import RecipeError
+
+__all__ = ["check_known", "int_list", "integer"]
+
+
+def check_known(pass_id: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
+    """Refuse options that a pass does not have.
+
+    Raises
+    ------
+    RecipeError
+        If there is one.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise RecipeError(f"pass {pass_id!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def integer(pass_id: str, options: Mapping[str, object], name: str, default: int, low: int, high: int) -> int:
+    """An integer option within ``low .. high``.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, default)
+    if type(value) is not int or not low <= value <= high:
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give an integer within {low} to {high}")
+    return value
+
+
+def int_list(pass_id: str, options: Mapping[str, object], name: str, default: list[int]) -> list[int]:
+    """A list of non-negative integers, not empty.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, default)
+    if not isinstance(value, list) or not value or not all(type(item) is int and item >= 0 for item in value):
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a list of non-negative integers")
+    return value

@@ -1,0 +1,192 @@
+"""Pass split_floats: the lossless structure of floating-point tensors.
+
+Exponents are skewed and pay; signs and lower mantissa bits hardly do. The pass finds, exactly and by
+measuring: tensors of few distinct values, rows that are really a narrower float, rows of like scale
+that should share a code table, and how many mantissa bits are worth coding with the exponent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmpk import kernels
+from cmpk.codecs.huffman import stream_nbytes
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.encodings import Codebook, FloatSplit, Narrow, RowGroups
+from cmpk.encodings.base import Part
+from cmpk.encodings.narrow import NARROWER
+from cmpk.kernels.interface import FLOAT_LAYOUTS, U8
+from cmpk.passes.base import Pass, Planned, branch
+from cmpk.passes.options import check_known, int_list, integer
+
+__all__ = ["SplitFloats"]
+
+_MIN_ELEMENTS: Final = 512
+"""Below this a code table costs more than it saves."""
+
+_SAMPLE_ELEMENTS: Final = 1 << 14
+_MIN_NARROW_SHARE: Final = 1 / 256
+_MIN_GROUP_ELEMENTS: Final = 1 << 16
+"""Rows of a group must outweigh the group's own table, streams and manifest entries."""
+
+_EXCEPTION_NBYTES: Final = 10
+_PART_NBYTES: Final = 160
+"""What a further group costs before its first row: tables and manifest entries."""
+
+
+class _Upper(NamedTuple):
+    """A choice for one group of rows: parameters of ``float_split``, and the estimated size."""
+
+    mantissa_bits: int
+    base: int
+    nbytes: int
+
+
+class SplitFloats(Pass):
+    """Options: ``mantissa_bits``, how many may go with the exponent; ``max_groups`` of rows (1: none)."""
+
+    id: ClassVar[str] = "split_floats"
+
+    def apply(self, name: str, part: Part, options: Mapping[str, object]) -> Planned | None:
+        """See `Pass.apply`."""
+        check_known(self.id, options, ("mantissa_bits", "max_groups"))
+        mantissa_bits = int_list(self.id, options, "mantissa_bits", [0])
+        max_groups = integer(self.id, options, "max_groups", 1, 1, 24)
+        spec = part.spec
+        if spec.dtype not in FLOAT_LAYOUTS or spec.numel < _MIN_ELEMENTS:
+            return None
+        if _may_be_codebook(part):
+            encoded = Codebook().encode(part.data, spec)
+            if encoded is not None:
+                return branch(Codebook.id, spec, encoded)
+        return _split_narrow(part, mantissa_bits, max_groups)
+
+
+def _may_be_codebook(part: Part) -> bool:
+    elements = part.data.view(f"u{DTYPES[part.spec.dtype].nbytes}")
+    sample = elements[:: max(1, len(elements) // _SAMPLE_ELEMENTS)]
+    # A float_split symbol costs a byte or more an element in the end; one code costs up to a byte.
+    # Bytes themselves have at most 256 values: there a codebook says nothing.
+    return elements.itemsize > 1 and len(np.unique(sample)) <= min(256, len(sample) // 8)
+
+
+def _split_narrow(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
+    """Take the rows that are really a narrower float apart from the others."""
+    spec = part.spec
+    n_rows = spec.shape[0] if len(spec.shape) > 1 else 1
+    group = np.zeros(n_rows, np.uint8)
+    narrower: list[str] = []
+    for candidate in NARROWER.get(spec.dtype, ()):
+        if not _may_narrow(part, candidate, n_rows):
+            continue
+        fits = kernels.active().narrows_to(part.data, spec.dtype, candidate, spec.numel // n_rows)
+        fits &= group == 0
+        if fits.mean() >= _MIN_NARROW_SHARE:
+            narrower.append(candidate)
+            group[fits] = len(narrower)
+    if not narrower:
+        return _split_rows(part, mantissa_bits, max_groups)
+    if not (group == 0).any():
+        group -= 1
+    else:
+        narrower.insert(0, "")
+    if len(narrower) == 1:
+        return _narrowed(part, narrower[0], mantissa_bits, max_groups)
+    encoded = RowGroups().encode(part.data, spec, group)
+    rows = [
+        _narrowed(encoded.parts[str(index)], dtype, mantissa_bits, max_groups) if dtype
+        else _split_rows(encoded.parts[str(index)], mantissa_bits, max_groups)
+        for index, dtype in enumerate(narrower)
+    ]  # fmt: skip
+    return branch(RowGroups.id, spec, encoded, **{str(index): planned for index, planned in enumerate(rows)})
+
+
+def _may_narrow(part: Part, narrower: str, n_rows: int) -> bool:
+    """Whether a look at a few elements of many rows leaves it possible."""
+    spec = part.spec
+    itemsize = DTYPES[spec.dtype].nbytes
+    rows = part.data.reshape(n_rows, -1)[:, : 8 * itemsize]
+    sample = np.ascontiguousarray(rows[:: max(1, n_rows // _SAMPLE_ELEMENTS)]).reshape(-1)
+    per_row = rows.shape[1] // itemsize
+    return bool(kernels.active().narrows_to(sample, spec.dtype, narrower, per_row).any())
+
+
+def _narrowed(part: Part, narrower: str, mantissa_bits: list[int], max_groups: int) -> Planned:
+    encoded = Narrow().encode(part.data, part.spec, narrower)
+    values = _split_rows(encoded.parts["values"], mantissa_bits, max_groups)
+    return branch(Narrow.id, part.spec, encoded, values=values)
+
+
+def _split_rows(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
+    """Group rows of like scale if that is smaller, and split each group."""
+    spec = part.spec
+    if spec.numel < _MIN_ELEMENTS:
+        return part
+    together = _best_upper(part, mantissa_bits)
+    n_groups = min(max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
+    if n_groups > 1 and len(spec.shape) > 1 and spec.shape[0] >= 4 * n_groups:
+        group = _rows_by_scale(part, n_groups)
+        encoded = RowGroups().encode(part.data, spec, group)
+        groups = {name: rows for name, rows in encoded.parts.items() if name != "group"}
+        choices = {name: _best_upper(rows, mantissa_bits) for name, rows in groups.items()}
+        overhead = _PART_NBYTES * len(groups) + stream_nbytes(kernels.active().byte_histogram(group))
+        if sum(choice.nbytes for choice in choices.values()) + overhead < together.nbytes:
+            split = {name: _split(rows, choices[name]) for name, rows in groups.items()}
+            return branch(RowGroups.id, spec, encoded, **split)
+    return _split(part, together)
+
+
+def _split(part: Part, upper: _Upper) -> Planned:
+    encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
+    return branch(FloatSplit.id, part.spec, encoded)
+
+
+def _rows_by_scale(part: Part, n_groups: int) -> U8:
+    """Group rows by quantiles of their mean exponent; uint8, shape (rows,), every group occurs."""
+    spec = part.spec
+    scales = _mean_exponents(part.data, spec)
+    edges = np.quantile(scales, np.linspace(0, 1, n_groups + 1)[1:-1])
+    group = np.searchsorted(edges, scales)
+    return np.unique(group, return_inverse=True)[1].astype(np.uint8)
+
+
+def _mean_exponents(data: U8, spec: TensorSpec) -> NDArray[np.float64]:
+    """Mean exponent of each row, of up to 512 elements of it."""
+    exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
+    elements = data.view(f"u{DTYPES[spec.dtype].nbytes}").reshape(spec.shape[0], -1)
+    sample = elements[:, :: max(1, elements.shape[1] // 512)]
+    exponents = (sample >> mantissa_nbits) & ((1 << exponent_nbits) - 1)
+    return np.asarray(exponents.mean(axis=1, dtype=np.float64))
+
+
+def _best_upper(part: Part, mantissa_bits: list[int]) -> _Upper:
+    """The number of mantissa bits, and the base, that give the smallest streams by Huffman's sizes."""
+    spec = part.spec
+    exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
+    allowed = sorted({min(bits, mantissa_nbits, 16 - exponent_nbits) for bits in mantissa_bits})
+    counts = kernels.active().upper_bits_histogram(part.data, spec.dtype, allowed[-1])
+    choices = []
+    for bits in allowed:
+        merged = counts.reshape(1 << (exponent_nbits + bits), -1).sum(axis=1)
+        base, covered = _window(merged)
+        n_exceptions = int(merged.sum()) - int(covered.sum())
+        rest_nbits = DTYPES[spec.dtype].nbits - exponent_nbits - bits
+        nbytes = stream_nbytes(covered) + n_exceptions * _EXCEPTION_NBYTES + rest_nbits * spec.numel // 8
+        choices.append(_Upper(bits, base, nbytes))
+    return min(choices, key=lambda choice: choice.nbytes)
+
+
+def _window(counts: NDArray[np.uint64]) -> tuple[int, NDArray[np.uint64]]:
+    """The base whose 256 values cover the most elements, and their counts, shape (256,).
+
+    The lowest such base: 0 where everything fits, which is most often.
+    """
+    if len(counts) <= 256:
+        return 0, np.pad(counts, (0, 256 - len(counts)))
+    ends = np.concatenate(([0], np.cumsum(counts)))
+    base = int(np.argmax(ends[256:] - ends[:-256]))
+    return base, counts[base : base + 256]
