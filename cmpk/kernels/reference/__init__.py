@@ -1,0 +1,28 @@
+"""Backend reference: what each operation of `cmpk.kernels.interface` means, in NumPy.
+
+The other backends give the same bytes and raise the same errors. This one is also the fallback
+where no compiler was present, so it works on whole arrays and never on single elements.
+"""
+
+from cmpk.kernels.reference.bitpack import bitpack_decode, bitpack_encode
+from cmpk.kernels.reference.code_lengths import byte_histogram, code_lengths
+from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
+from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
+from cmpk.kernels.reference.jobs import decode_floats
+from cmpk.kernels.reference.narrow import narrow, narrows_to, widen
+
+__all__ = [
+    "bitpack_decode",
+    "bitpack_encode",
+    "byte_histogram",
+    "code_lengths",
+    "decode_floats",
+    "float_split",
+    "huffman_check",
+    "huffman_decode",
+    "huffman_encode",
+    "narrow",
+    "narrows_to",
+    "upper_bits_histogram",
+    "widen",
+]
