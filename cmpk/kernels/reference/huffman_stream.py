@@ -206,7 +206,8 @@ def _read_bits(octets: U8, index: NDArray[np.int64], width: int) -> NDArray[np.i
     bit = index * width
     byte = bit >> 3
     word = padded[byte] | padded[byte + 1] << 8 | padded[byte + 2] << 16 | padded[byte + 3] << 24
-    return (word >> (bit & 7)) & ((1 << width) - 1)
+    numbers: NDArray[np.int64] = (word >> (bit & 7)) & ((1 << width) - 1)
+    return numbers
 
 
 def _read_lengths(nibbles: U8, first: int, last: int) -> U8:

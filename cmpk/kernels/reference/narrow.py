@@ -28,7 +28,8 @@ def narrows_to(data: Buffer, dtype: str, narrower: str, row_elements: int) -> ND
     for start in range(0, words.size, _BLOCK):
         block = words[start : start + _BLOCK]
         exact[start : start + _BLOCK] = _widen(_narrow(block, dtype, narrower), narrower, dtype) == block
-    return np.logical_and.reduce(exact.reshape(-1, row_elements), axis=1)
+    rows: NDArray[np.bool_] = np.logical_and.reduce(exact.reshape(-1, row_elements), axis=1)
+    return rows
 
 
 def narrow(data: Buffer, dtype: str, narrower: str) -> U8:
