@@ -21,7 +21,7 @@ class Codec(ABC):
     id : str
         Its name in files; lower case, never changes meaning.
     max_expansion : int
-        No stream of ``m`` bytes decodes to more than ``max_expansion * m + max_expansion`` bytes.
+        No stream of ``m`` bytes decodes to more than ``max_expansion * m`` bytes.
         Lets a reader refuse a decompression bomb by arithmetic.
     fused : bool
         Whether `KernelBackend.decode_floats` takes its streams as they are.

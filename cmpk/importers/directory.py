@@ -81,7 +81,7 @@ def attachment(name: str, path: Path) -> SourceFile:
     except OSError as error:
         raise SourceError(f"can't read {str(path)!r}: {error.strerror}") from error
     segments = [Segment(literal=len(content))] if len(content) else []
-    return SourceFile(name, segments, content, hashlib.sha256(content).hexdigest())
+    return SourceFile(name, segments, content, hashlib.sha256(content.data).hexdigest())
 
 
 def _files_below(root: Path) -> list[tuple[str, Path]]:

@@ -136,7 +136,7 @@ class SafetensorsFile:
         except OSError as error:
             raise SourceError(f"can't open {str(path)!r}: {error.strerror}") from error
         try:
-            self.header = header_of(self._file, self.nbytes)  # type: ignore[arg-type]
+            self.header = header_of(self._file, self.nbytes)
         except SourceError as error:
             self._file.close()
             raise SourceError(f"{str(path)!r} can't be packed: {error}") from error
@@ -155,14 +155,14 @@ class SafetensorsFile:
             If the file has become shorter.
         """
         data = allocate(nbytes)
-        view = memoryview(data)
+        view = data.data
         done = 0
         while done < nbytes:
             got = self._file.readinto(view[done:])
             if not got:
                 raise SourceError(f"{self.name!r} was changed while it was read")
             done += got
-        self._sha256.update(data)
+        self._sha256.update(view)
         return data
 
     def source_file(self, first: int) -> SourceFile:

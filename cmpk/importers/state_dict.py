@@ -15,7 +15,7 @@ from cmpk.kernels.interface import U8
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StateDictSource", "tensor_bytes"]
+__all__ = ["StateDictSource", "checked_metadata", "tensor_bytes"]
 
 _BY_NUMPY_NAME = {dtype.numpy_name: dtype for dtype in DTYPES.values() if dtype.numpy_name}
 
@@ -38,10 +38,7 @@ class StateDictSource(ModelSource):
 
     def __init__(self, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
         self.notes = []
-        self.metadata = dict(metadata or {})
-        for key, value in self.metadata.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise SourceError(f"metadata maps strings to strings; {key!r} maps to {type(value).__name__}")
+        self.metadata = checked_metadata(metadata or {})
         self._items = [(name, value, _spec(name, value)) for name, value in tensors.items()]
         self.nbytes = sum(spec.nbytes for _, _, spec in self._items)
 
@@ -54,6 +51,20 @@ class StateDictSource(ModelSource):
             yield SourceTensor(
                 name, spec, lambda value=value: tensor_bytes(value), "" if tied_to == name else tied_to  # type: ignore[misc]
             )  # fmt: skip
+
+
+def checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:
+    """The metadata, if it maps strings to strings.
+
+    Raises
+    ------
+    SourceError
+        If it does not.
+    """
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise SourceError(f"metadata maps strings to strings; {key!r} maps to {type(value).__name__}")
+    return dict(metadata)
 
 
 def tensor_bytes(value: torch.Tensor | np.ndarray[Any, Any]) -> U8:
@@ -75,11 +86,11 @@ def _spec(name: object, value: Any) -> TensorSpec:
         if dtype is None:
             raise SourceError(f"tensor {name!r}: NumPy type {value.dtype} can't be packed")
         return TensorSpec(dtype.name, value.shape)
-    if not (type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "detach")):
-        raise SourceError(f"{name!r} is not a tensor but {type(value).__name__}; leave it out")
     import torch
 
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type == "meta":
+    if not isinstance(value, torch.Tensor):
+        raise SourceError(f"{name!r} is not a tensor but {type(value).__name__}; leave it out")
+    if value.layout != torch.strided or value.device.type == "meta":
         raise SourceError(f"tensor {name!r} has no dense data; make it dense before packing")
     return TensorSpec(from_torch(value.dtype).name, tuple(value.shape))
 

@@ -1,0 +1,319 @@
+"""An open ``.cmpk`` file: what is in it, its tensors' bytes, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+
+import blake3
+import numpy as np
+
+from cmpk.dtypes import TensorSpec
+from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate
+from cmpk.errors import CmpkError, CorruptStreamError, SourceError
+from cmpk.format import ContainerReader, FileEntry, Manifest, TensorEntry
+from cmpk.kernels.interface import U8
+from cmpk.resolve import require_installed, resolve_files, resolve_tensors
+
+__all__ = ["Archive", "Progress", "open_archive"]
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+
+class Archive:
+    """A ``.cmpk`` file whose every rule that needs no decoding has been checked.
+
+    Usable as a context manager. Tensors are decoded when they are asked for.
+
+    Parameters
+    ----------
+    source : path or bytes
+
+    Raises
+    ------
+    SourceError
+        If the file can't be opened.
+    FormatError
+        If it breaks a rule of the specification.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        self._reader = ContainerReader(source)
+        try:
+            offsets = iter(self._reader.offsets)
+            self._roots = resolve_tensors(self.manifest, offsets)
+            self._literals = resolve_files(self.manifest, offsets)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._entries = {entry.name: entry for entry in self.manifest.tensors}
+        self._installed: set[str] = set()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything in the file but the streams."""
+        return self._reader.manifest
+
+    @property
+    def manifest_json(self) -> bytes:
+        """The manifest as it is in the file."""
+        return self._reader.manifest_json
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The user's own metadata."""
+        return self.manifest.metadata
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the manifest, in hexadecimal: it names the archive and everything in it."""
+        return self._reader.footer.manifest_sha256.hex()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return self._reader.nbytes
+
+    @property
+    def decoded_nbytes(self) -> int:
+        """Bytes of all tensors, each alias counted as a tensor of its own."""
+        return sum(self.spec(name).nbytes for name in self._entries)
+
+    def keys(self) -> list[str]:
+        """Names of the tensors, in file order."""
+        return list(self._entries)
+
+    def entry(self, name: str) -> TensorEntry:
+        """What the manifest says of a tensor.
+
+        Raises
+        ------
+        SourceError
+            If there is none of that name.
+        """
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise SourceError(f"the archive has no tensor {name!r}; `cmpk inspect` lists its tensors") from None
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape of a tensor."""
+        entry = self.entry(name)
+        return TensorSpec(entry.dtype, entry.shape)
+
+    def stored(self, name: str) -> Stored:
+        """How a tensor is stored: its located tree."""
+        self.entry(name)
+        return self._roots[name]
+
+    def target_of(self, name: str) -> str:
+        """The tensor that holds the bytes: the alias's target, or the tensor itself."""
+        node = self.entry(name).data
+        return str(node.params["target"]) if node.encoding == "alias" else name
+
+    def is_tied(self, name: str) -> bool:
+        """Whether it is another name of an earlier tensor (not merely equal to it)."""
+        node = self.entry(name).data
+        return node.encoding == "alias" and node.params["tied"] == 1
+
+    def read(self, name: str, threads: int = 1) -> U8:
+        """The bytes of a tensor; see `read_into`."""
+        out = allocate(self.spec(name).nbytes)
+        self.read_into({name: out}, threads)
+        return out
+
+    def read_into(self, outs: Mapping[str, U8], threads: int = 1) -> None:
+        """Decode whole tensors, all in one call of the kernels.
+
+        Parameters
+        ----------
+        outs : mapping of str to uint8 array, shape (nbytes of the tensor,)
+            Where the bytes of each go.
+        threads : int
+            How many may be used.
+
+        Raises
+        ------
+        CorruptStreamError
+            If a stream is damaged. The message names the tensor.
+        UnknownIdError
+            If a codec or encoding is not installed.
+        """
+        decoder = Decoder(self._read_stream, threads)
+        for name, out in outs.items():
+            self._decode_into(decoder, name, 0, self.spec(name).numel, out)
+        try:
+            decoder.flush()
+        except CorruptStreamError as error:
+            if len(outs) == 1:
+                raise CorruptStreamError(f"tensor {next(iter(outs))!r}: {error}") from error
+            # Rare enough to afford finding out which tensor it was.
+            for name, out in outs.items():
+                self.read_into({name: out}, threads)
+            raise
+
+    def read_range(self, name: str, start: int, stop: int, threads: int = 1) -> U8:
+        """The bytes of elements ``start .. stop - 1``, decoding little more than these."""
+        spec = self.spec(name)
+        if not 0 <= start <= stop <= spec.numel:
+            raise SourceError(f"elements {start} to {stop} are not within tensor {name!r} of {spec.numel}")
+        out = allocate((stop - start) * spec.nbytes // spec.numel if spec.numel else 0)
+        decoder = Decoder(self._read_stream, threads)
+        self._decode_into(decoder, name, start, stop, out)
+        try:
+            decoder.flush()
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"tensor {name!r}: {error}") from error
+        return out
+
+    def view(self, name: str) -> U8 | None:
+        """The bytes of a tensor right in the mapped file, read-only; None where they are not stored as they are."""
+        root = self._roots[self.target_of(name)]
+        if isinstance(root, Leaf) and root.node.codec == "raw":
+            stream = self._read_stream(root)
+            if root.spec is not None and len(stream) == root.spec.nbytes:
+                return np.frombuffer(stream, np.uint8)
+        return None
+
+    def literal(self, file: FileEntry) -> U8:
+        """The literal bytes of a file's segments."""
+        stored = self._literals[file.path]
+        if stored is None:
+            return allocate(0)
+        require_installed(stored, f"file {file.path!r}", self.manifest.providers)
+        return Decoder(self._read_stream).decode(stored)
+
+    def file_chunks(self, file: FileEntry, threads: int = 1) -> Iterator[U8]:
+        """The bytes of a packed file, piece by piece; checks its digest at the end.
+
+        Raises
+        ------
+        CorruptStreamError
+            If a stream is damaged, or what was put together is not the file that was packed.
+        """
+        digest = hashlib.sha256()
+        literal = self.literal(file)
+        at = 0
+        for segment in file.segments:
+            if segment.literal:
+                piece = literal[at : at + segment.literal]
+                at += segment.literal
+                digest.update(piece.data)
+                yield piece
+            for entry in self.manifest.tensors[segment.first : segment.first + segment.count]:
+                piece = self.read(entry.name, threads)
+                digest.update(piece.data)
+                yield piece
+        if digest.hexdigest() != file.sha256:
+            raise CorruptStreamError(f"file {file.path!r} does not match its SHA-256; the archive is damaged")
+
+    def verify(self, *, deep: bool = False, threads: int = 1, progress: Progress | None = None) -> None:
+        """Check the file.
+
+        Parameters
+        ----------
+        deep : bool
+            Also decode everything and check the result against its digests. Without, the stored
+            bytes of every stream are checked, which finds any accidental damage.
+        threads : int
+        progress : function, optional
+
+        Raises
+        ------
+        FormatError
+            Whatever is found first.
+        UnknownIdError
+            With ``deep``, if a codec or encoding is not installed.
+        """
+        self._reader.check_padding()
+        done = 0
+        for what, stored in self._everything():
+            for leaf in leaves_of(stored):
+                try:
+                    stream = self._read_stream(leaf)
+                    if deep:
+                        require_installed(stored, what, self.manifest.providers)
+                        if leaf.codec is not None and leaf.spec is not None:
+                            leaf.codec.check(stream, leaf.spec.nbytes)
+                except CorruptStreamError as error:
+                    raise CorruptStreamError(f"{what}: {error}") from error
+                done += len(stream)
+                if progress is not None:
+                    progress(done, self.nbytes)
+        if deep:
+            self._verify_decoded(threads)
+
+    def _verify_decoded(self, threads: int) -> None:
+        for entry in self.manifest.tensors:
+            if entry.blake3 and blake3.blake3(self.read(entry.name, threads).data).hexdigest() != entry.blake3:
+                raise CorruptStreamError(f"tensor {entry.name!r} does not match its BLAKE3 digest")
+        for file in self.manifest.files:
+            for _ in self.file_chunks(file, threads):
+                pass
+
+    def _everything(self) -> Iterator[tuple[str, Stored]]:
+        for name, root in self._roots.items():
+            yield f"tensor {name!r}", root
+        for path, literal in self._literals.items():
+            if literal is not None:
+                yield f"file {path!r}", literal
+
+    def _read_stream(self, leaf: Leaf) -> memoryview:
+        return self._reader.stream(leaf.offset, leaf.node)
+
+    def _decode_into(self, decoder: Decoder, name: str, start: int, stop: int, out: U8) -> None:
+        target = self.target_of(name)
+        root = self._roots[target]
+        if target not in self._installed:
+            require_installed(root, f"tensor {name!r}", self.manifest.providers)
+            self._installed.add(target)
+        try:
+            decoder.decode_into(root, start, stop, out)
+        except CmpkError as error:
+            raise type(error)(f"tensor {name!r}: {error}") from error
+
+
+def leaves_of(stored: Stored) -> Iterator[Leaf]:
+    """The leaves of a tree, in file order."""
+    if isinstance(stored, Branch):
+        for part in stored.parts.values():
+            yield from leaves_of(part)
+    else:
+        yield stored
+
+
+def open_archive(path: str | os.PathLike[str]) -> Archive:
+    """Open a ``.cmpk`` file; public as ``cmpk.open``.
+
+    Raises
+    ------
+    SourceError
+        If the file can't be opened.
+    FormatError
+        If it breaks a rule of the specification.
+    """
+    return Archive(os.fspath(path))

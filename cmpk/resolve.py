@@ -1,0 +1,129 @@
+"""From manifest nodes to located, typed, checked trees (spec/container.md, sections 3.2, 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cmpk.codecs.base import Codec
+from cmpk.dtypes import TensorSpec
+from cmpk.encodings.base import Branch, Encoding, Leaf, Stored
+from cmpk.errors import FormatError, UnknownIdError
+from cmpk.format.layout import MAX_EXPANSION, MAX_TENSOR_NBYTES
+from cmpk.format.manifest import Manifest, Node, TensorEntry
+from cmpk.registry import find
+
+__all__ = ["require_installed", "resolve_files", "resolve_tensors"]
+
+
+def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Stored]:
+    """The trees of all tensors, by name.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    offsets : iterator of int
+        Where the streams start, in file order; taken up to the last of the tensors.
+
+    Raises
+    ------
+    FormatError
+        If a rule of an encoding about parameters and parts is broken, or a size can't be.
+    """
+    by_name: dict[str, TensorEntry] = {}
+    roots: dict[str, Stored] = {}
+    for entry in manifest.tensors:
+        try:
+            root = _resolve(entry.data, TensorSpec(entry.dtype, entry.shape), offsets, is_root=True)
+            if entry.data.encoding == "alias":
+                _check_alias(entry, by_name)
+        except FormatError as error:
+            raise FormatError(f"tensor {entry.name!r}: {error}") from None
+        by_name[entry.name] = entry
+        roots[entry.name] = root
+    return roots
+
+
+def resolve_files(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Stored | None]:
+    """The literals of all files, by path; None for a file without one."""
+    literals: dict[str, Stored | None] = {}
+    for file in manifest.files:
+        spec = TensorSpec("U8", (file.literal_nbytes,))
+        try:
+            literals[file.path] = None if file.literal is None else _resolve(file.literal, spec, offsets)
+        except FormatError as error:
+            raise FormatError(f"file {file.path!r}: {error}") from None
+    return literals
+
+
+def require_installed(stored: Stored, what: str, providers: dict[str, str]) -> None:
+    """Check that every codec and encoding of a tree is there.
+
+    Parameters
+    ----------
+    stored : Stored
+    what : str
+        What the tree is, for the message.
+    providers : dict of str to str
+        Of the manifest.
+
+    Raises
+    ------
+    UnknownIdError
+        If one is not; the message names the package to install.
+    """
+    if isinstance(stored, Leaf):
+        if stored.codec is None:
+            raise _unknown(what, "codec", stored.node.codec, providers)
+        return
+    if stored.encoding is None:
+        raise _unknown(what, "encoding", stored.node.encoding, providers)
+    for part in stored.parts.values():
+        require_installed(part, what, providers)
+
+
+def _unknown(what: str, kind: str, item_id: str, providers: dict[str, str]) -> UnknownIdError:
+    provider = providers.get(item_id)
+    if provider is None:
+        return UnknownIdError(f"{what} needs {kind} {item_id!r}, which this version of cmpk does not have")
+    package = provider.partition(" ")[0]
+    return UnknownIdError(f"{what} needs {kind} {item_id!r}; it comes with {provider}: pip install {package}")
+
+
+def _resolve(node: Node, spec: TensorSpec | None, offsets: Iterator[int], *, is_root: bool = False) -> Stored:
+    if node.codec:
+        registered = find("codecs", node.codec)
+        codec: Codec | None = registered.item if registered else None
+        if spec is not None:
+            _check_expansion(node, spec, codec)
+        return Leaf(node, next(offsets), spec, codec)
+    if node.encoding == "alias" and not is_root:
+        raise FormatError("only a whole tensor can be an alias")
+    registered = find("encodings", node.encoding)
+    encoding: Encoding | None = registered.item if registered else None
+    specs: dict[str, TensorSpec] | None = None
+    if encoding is not None and spec is not None:
+        try:
+            specs = encoding.part_specs(spec, node.params)
+        except FormatError as error:
+            raise FormatError(f"encoding {node.encoding!r}: {error}") from None
+        if list(specs) != list(node.parts):
+            raise FormatError(f"encoding {node.encoding!r} has the parts {list(node.parts)}, not {list(specs)}")
+    parts = {name: _resolve(part, specs[name] if specs else None, offsets) for name, part in node.parts.items()}
+    return Branch(node, spec, encoding, parts)
+
+
+def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:
+    nbytes = spec.nbytes
+    limit = min(MAX_EXPANSION * node.nbytes + MAX_EXPANSION, MAX_TENSOR_NBYTES)
+    if codec is not None:
+        limit = min(limit, codec.max_expansion * node.nbytes)
+    if nbytes > limit:
+        raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
+
+
+def _check_alias(entry: TensorEntry, earlier: dict[str, TensorEntry]) -> None:
+    target = earlier.get(str(entry.data.params["target"]))
+    if target is None or target.data.encoding == "alias":
+        raise FormatError(f"it is an alias of {entry.data.params['target']!r}, which is not an earlier tensor")
+    if (target.dtype, target.shape) != (entry.dtype, entry.shape):
+        raise FormatError(f"it is an alias of {target.name!r}, but of another dtype or shape")
