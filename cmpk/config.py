@@ -1,0 +1,39 @@
+"""What this installation can do."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+from cmpk import kernels
+from cmpk.indexing import default_threads
+from cmpk.version import __version__
+
+__all__ = ["config", "show_config"]
+
+
+def config() -> dict[str, str]:
+    """Version, kernels, threads and the versions of what cmpk builds on, as text by name."""
+    name = kernels.active_name()
+    kernel_text = "native (C++)" if name == "native" else "reference (NumPy): correct, but many times slower; "
+    if name == "reference":
+        kernel_text += "install a C++ compiler and reinstall cmpk to get the native ones"
+    found = {
+        "cmpk": __version__,
+        "kernels": kernel_text,
+        "threads": str(default_threads()),
+        "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
+    }
+    for package in ("numpy", "torch", "zstandard", "triton"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def show_config() -> None:
+    """Print `config`, a line each."""
+    for name, value in config().items():
+        print(f"{name:<10} {value}")

@@ -1,0 +1,128 @@
+"""File → tensors on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from cmpk.archive import Archive
+from cmpk.dtypes import to_torch
+from cmpk.errors import CmpkError, DeviceError
+from cmpk.indexing import Index, row_range
+from cmpk.kernels.interface import U8
+
+__all__ = ["checked_device", "load_tensor", "load_tensors", "to_device"]
+
+
+def load_tensors(
+    archive: Archive, names: Iterable[str], device: str | torch.device, threads: int
+) -> dict[str, torch.Tensor]:
+    """Decode whole tensors and put them on a device.
+
+    Parameters
+    ----------
+    archive : Archive
+    names : iterable of str
+    device : str or torch.device
+    threads : int
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        Names that are tied in the file share one tensor.
+
+    Raises
+    ------
+    CmpkError
+        CorruptStreamError for damage, DeviceError for the device, SourceError for an unknown name.
+    """
+    target = checked_device(device)
+    tensors: dict[str, torch.Tensor] = {}
+    tied: dict[str, str] = {}
+    outs: dict[str, U8] = {}
+    names = list(names)
+    for name in names:
+        if archive.is_tied(name):
+            tied[name] = archive.target_of(name)
+            name = tied[name]
+        if name not in tensors:
+            tensors[name], outs[name] = _empty(archive, name)
+    archive.read_into(outs, threads)
+    if target.type != "cpu":
+        tensors = {name: to_device(tensor, target) for name, tensor in tensors.items()}
+    return {name: tensors[tied.get(name, name)] for name in names}
+
+
+def load_tensor(
+    archive: Archive, name: str, index: tuple[Index, ...], device: str | torch.device, threads: int
+) -> torch.Tensor:
+    """Part of a tensor on a device; decodes only the rows that the index touches.
+
+    Parameters
+    ----------
+    archive : Archive
+    name : str
+    index : tuple of int, slice and ``...``
+        As for indexing a torch tensor.
+    device : str or torch.device
+    threads : int
+    """
+    target = checked_device(device)
+    spec = archive.spec(name)
+    first, last, index = row_range(spec.shape, index)
+    row_elements = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else spec.numel
+    data = archive.read_range(name, first * row_elements, last * row_elements, threads)
+    shape = (last - first, *spec.shape[1:]) if spec.shape else ()
+    rows = _from_bytes(data, spec.dtype, shape)
+    # A clone where indexing leaves a part, so that the rest is not kept alive by it.
+    part = rows[index]
+    return to_device(part.clone() if part.numel() < rows.numel() else part, target)
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it.
+
+    Raises
+    ------
+    DeviceError
+        If it is malformed or missing.
+    """
+    try:
+        target = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"{device!r} is not a device; name one like 'cpu' or 'cuda:0'") from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"{str(device)!r}: torch finds no CUDA device here; load onto 'cpu', or check torch.version.cuda")
+    return target
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to a device.
+
+    Raises
+    ------
+    DeviceError
+        If the device fails, for want of memory perhaps.
+    """
+    if device.type == "cpu":
+        return tensor
+    try:
+        return tensor.to(device)
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise DeviceError(f"can't put a tensor of {tensor.nbytes} bytes on {device}: {error}") from error
+
+
+def _empty(archive: Archive, name: str) -> tuple[torch.Tensor, U8]:
+    """A tensor for a whole stored one, and its bytes."""
+    spec = archive.spec(name)
+    dtype = to_torch(spec.dtype)
+    try:
+        tensor = torch.empty(spec.shape, dtype=dtype)
+    except RuntimeError as error:
+        raise CmpkError(f"tensor {name!r}: not enough memory for {spec.nbytes} bytes") from error
+    return tensor, tensor.view(-1).view(torch.uint8).numpy()
+
+
+def _from_bytes(data: U8, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.from_numpy(data).view(to_torch(dtype)).view(shape)

@@ -1,0 +1,346 @@
+"""Tensors → file: plan each tensor, code its streams, write them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Final, TypeAlias
+
+import blake3
+import msgspec
+import numpy as np
+
+from cmpk.codecs.base import Codec
+from cmpk.dtypes import TensorSpec
+from cmpk.encodings.base import Part
+from cmpk.errors import SourceError
+from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
+from cmpk.format.layout import MAX_EXPANSION
+from cmpk.importers.base import ModelSource, SourceTensor
+from cmpk.importers.state_dict import StateDictSource, checked_metadata
+from cmpk.indexing import default_threads
+from cmpk.kernels.interface import U8, Buffer
+from cmpk.passes.base import Pass, Planned, Split
+from cmpk.recipe import Recipe, load_recipe
+from cmpk.registry import Registry, codec_of, registry
+from cmpk.version import __version__
+
+__all__ = ["PackReport", "Progress", "pack"]
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes of the source done and in all."""
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+_IN_FLIGHT_NBYTES: Final = 128 << 20
+"""Tensors that are worked on at a time may have this many bytes in all; a larger one goes alone."""
+
+_SAMPLE_NBYTES: Final = 1 << 17
+_SAMPLE_PIECES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PackReport:
+    """What packing made of a model.
+
+    Attributes
+    ----------
+    source_nbytes, nbytes : int
+        Bytes read and written.
+    n_tensors, n_files : int
+    sha256 : str
+        The archive's name: digest of its manifest.
+    seconds : float
+    notes : list of str
+        What a user should know about how the source was taken.
+    """
+
+    source_nbytes: int
+    nbytes: int
+    n_tensors: int
+    n_files: int
+    sha256: str
+    seconds: float
+    notes: list[str]
+
+
+def pack(
+    src: PathLike | Mapping[str, Any] | ModelSource,
+    dst: PathLike | BinaryIO | IO[bytes],
+    *,
+    recipe: PathLike | Recipe = "lossless",
+    jobs: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> PackReport:
+    """Pack a model.
+
+    Parameters
+    ----------
+    src : path, mapping of str to tensor, or ModelSource
+        A model file or directory, or tensors in memory.
+    dst : path or binary file
+        The ``.cmpk`` file; written under another name and renamed when complete. A binary file is
+        only ever appended to, so a pipe will do.
+    recipe : str, path or Recipe
+        A name (``cmpk.recipe.builtin_names``) or a TOML file.
+    jobs : int, optional
+        Threads; all cores by default. The file does not depend on it.
+    metadata : mapping of str to str, optional
+        Kept in the file; by default the source's own.
+    progress : function, optional
+        Called with bytes done and bytes in all.
+    force : bool
+        Overwrite ``dst`` if it exists.
+
+    Returns
+    -------
+    PackReport
+
+    Raises
+    ------
+    SourceError, RecipeError, DestinationError
+    """
+    started = time.perf_counter()
+    packer = _Packer(load_recipe(recipe), jobs or default_threads())
+    with contextlib.ExitStack() as stack:
+        source = _open_source(src, packer.registry)
+        stack.callback(source.close)
+        if isinstance(dst, str | os.PathLike):
+            sink: BinaryIO | IO[bytes] = stack.enter_context(atomic_file(Path(dst), overwrite=force))
+        else:
+            sink = dst
+        writer = ContainerWriter(sink)
+        manifest = packer.pack(source, writer, progress)
+        if metadata is not None:
+            manifest = msgspec.structs.replace(manifest, metadata=checked_metadata(metadata))
+        footer = writer.finish(manifest)
+    return PackReport(
+        source_nbytes=source.nbytes,
+        nbytes=writer.nbytes,
+        n_tensors=len(manifest.tensors),
+        n_files=len(manifest.files),
+        sha256=footer.manifest_sha256.hex(),
+        seconds=time.perf_counter() - started,
+        notes=source.notes,
+    )
+
+
+def _open_source(src: PathLike | Mapping[str, Any] | ModelSource, offers: Registry) -> ModelSource:
+    if isinstance(src, ModelSource):
+        return src
+    if isinstance(src, Mapping):
+        return StateDictSource(src)
+    path = Path(src)
+    if not path.exists():
+        raise SourceError(f"{str(path)!r} does not exist")
+    for registered in offers.importers.values():
+        if registered.item.accepts(path):
+            return registered.item.open(path)
+    forms = "; ".join(registered.item.summary for registered in offers.importers.values())
+    raise SourceError(f"{str(path)!r} is in no form that can be packed: {forms}")
+
+
+@dataclass(frozen=True, slots=True)
+class _CodedLeaf:
+    codec: str
+    stream: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _CodedBranch:
+    split: Split
+    parts: dict[str, _Coded]
+
+
+_Coded: TypeAlias = _CodedLeaf | _CodedBranch
+
+
+class _Packer:
+    """A recipe at work."""
+
+    def __init__(self, recipe: Recipe, jobs: int) -> None:
+        self.registry = registry()
+        self._recipe = recipe
+        self._jobs = max(1, jobs)
+        self._codecs: list[Codec] = [codec_of(text) for text in recipe.codecs]
+        self._passes: list[tuple[Pass, Mapping[str, object]]] = [
+            (self.registry.lookup("passes", pass_id), options) for pass_id, options in recipe.passes.items()
+        ]
+        self._providers: dict[str, str] = {}
+
+    def pack(self, source: ModelSource, writer: ContainerWriter, progress: Progress | None) -> Manifest:
+        """Write all streams and return the manifest that describes them."""
+        tensors: list[TensorEntry] = []
+        holders: dict[tuple[TensorSpec, str], str] = {}
+        done = 0
+        for tensor, coded, digest in self._coded(source):
+            holder = holders.setdefault((tensor.spec, digest), tensor.name)
+            if coded is None:
+                tensors.append(_alias(tensor, tensor.tied_to, tied=1))
+            elif holder != tensor.name and tensor.spec.nbytes:
+                tensors.append(_alias(tensor, holder, tied=0))
+            else:
+                node = self._write(coded, writer)
+                tensors.append(_entry(tensor, digest, node))
+            done += tensor.spec.nbytes
+            if progress is not None:
+                progress(done, source.nbytes)
+        files = [self._write_file(file.path, file.segments, file.literal, file.sha256, writer, tensors)
+                 for file in source.files()]  # fmt: skip
+        if progress is not None:
+            progress(source.nbytes, source.nbytes)
+        return Manifest(
+            producer=f"cmpk {__version__}",
+            recipe=self._recipe.name,
+            metadata=source.metadata,
+            providers=dict(sorted(self._providers.items())),
+            tensors=tensors,
+            files=files,
+        )
+
+    def _coded(self, source: ModelSource) -> Iterator[tuple[SourceTensor, _Coded | None, str]]:
+        """Tensors in order, coded by several threads at a time; None for one that is tied to another."""
+        if self._jobs == 1:
+            for tensor in source.tensors():
+                yield (tensor, None, "") if tensor.tied_to else (tensor, *self._code_tensor(tensor, tensor.read(), 1))
+            return
+        waiting: deque[tuple[SourceTensor, Future[tuple[_Coded, str]] | None]] = deque()
+        in_flight = 0
+        with ThreadPoolExecutor(self._jobs) as pool:
+            for tensor in source.tensors():
+                nbytes = 0 if tensor.tied_to else tensor.spec.nbytes
+                while waiting and in_flight + nbytes > _IN_FLIGHT_NBYTES:
+                    in_flight -= 0 if waiting[0][1] is None else waiting[0][0].spec.nbytes
+                    yield _finished(*waiting.popleft())
+                future = None
+                if not tensor.tied_to:
+                    # The threads of the pool are shared by small tensors; a large one is nearly alone.
+                    threads = self._jobs if nbytes > _IN_FLIGHT_NBYTES // 4 else 1
+                    future = pool.submit(self._code_tensor, tensor, tensor.read(), threads)
+                    in_flight += nbytes
+                waiting.append((tensor, future))
+            while waiting:
+                yield _finished(*waiting.popleft())
+
+    def _code_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> tuple[_Coded, str]:
+        digest = blake3.blake3(data.data).hexdigest()
+        part = Part(tensor.spec, data)
+        planned: Planned = part
+        for chosen, options in self._passes:
+            found = chosen.apply(tensor.name, part, options)
+            if found is not None:
+                planned = found
+                break
+        return self._code(planned, threads), digest
+
+    def _code(self, planned: Planned, threads: int) -> _Coded:
+        if isinstance(planned, Split):
+            return _CodedBranch(planned, {name: self._code(part, threads) for name, part in planned.parts.items()})
+        return self._smallest(planned.data, threads)
+
+    def _smallest(self, data: U8, threads: int) -> _CodedLeaf:
+        """Code bytes with the codec that makes them fewest: estimated on all or a sample, then checked."""
+        estimates = []
+        for codec in self._codecs:
+            if codec.id == "raw" or not len(data):
+                continue
+            size = _estimate(codec, data)
+            if size is not None and size <= len(data) * (1 - self._recipe.min_saving):
+                estimates.append((size, codec.id, codec))
+        best = _CodedLeaf("raw", data)
+        limit = len(data) * (1 - self._recipe.min_saving)
+        for _, _, codec in sorted(estimates, key=lambda estimate: estimate[:2])[:2]:
+            stream = codec.encode(data, threads)
+            if stream is None or len(stream) > limit or not _expands_within(codec, len(stream), len(data)):
+                continue
+            if len(stream) < len(best.stream):
+                best = _CodedLeaf(codec.id, stream)
+        return best
+
+    def _write(self, coded: _Coded, writer: ContainerWriter) -> Node:
+        if isinstance(coded, _CodedLeaf):
+            self._note_provider("codecs", coded.codec)
+            return writer.add_stream(coded.codec, coded.stream)
+        split = coded.split
+        self._note_provider("encodings", split.encoding)
+        parts = {name: self._write(part, writer) for name, part in coded.parts.items()}
+        return Node(encoding=split.encoding, params=dict(sorted(split.params.items())), parts=parts)
+
+    def _note_provider(self, kind: str, item_id: str) -> None:
+        registered = getattr(self.registry, kind)[item_id]
+        if registered.origin.name != "cmpk":
+            self._providers[item_id] = str(registered.origin)
+
+    def _write_file(
+        self,
+        path: str,
+        segments: list[Any],
+        literal: U8,
+        sha256: str,
+        writer: ContainerWriter,
+        tensors: list[TensorEntry],
+    ) -> FileEntry:
+        node = self._write(self._smallest(literal, self._jobs), writer) if len(literal) else None
+        nbytes = len(literal) + sum(
+            TensorSpec(entry.dtype, entry.shape).nbytes
+            for segment in segments
+            for entry in tensors[segment.first : segment.first + segment.count]
+        )
+        return FileEntry(path=path, nbytes=nbytes, sha256=sha256, segments=segments, literal=node)
+
+
+def _finished(
+    tensor: SourceTensor, future: Future[tuple[_Coded, str]] | None
+) -> tuple[SourceTensor, _Coded | None, str]:
+    return (tensor, None, "") if future is None else (tensor, *future.result())
+
+
+def _entry(tensor: SourceTensor, digest: str, node: Node) -> TensorEntry:
+    return TensorEntry(
+        name=tensor.name, dtype=tensor.spec.dtype, shape=tensor.spec.shape, blake3=digest, data=node
+    )
+
+
+def _alias(tensor: SourceTensor, target: str, tied: int) -> TensorEntry:
+    return _entry(tensor, "", Node(encoding="alias", params={"target": target, "tied": tied}))
+
+
+def _expands_within(codec: Codec, stored: int, decoded: int) -> bool:
+    """Whether a reader would believe that so small a stream holds so much."""
+    return decoded <= min(codec.max_expansion * stored, MAX_EXPANSION * stored + MAX_EXPANSION)
+
+
+def _estimate(codec: Codec, data: U8) -> int | None:
+    """Stored size by the codec's own estimate on the data, or by coding a sample of it."""
+    sample = _sample(data)
+    if len(sample) == len(data):
+        known = codec.estimate(data)
+        if known is not None:
+            return known
+        stream = codec.encode(data)
+        return None if stream is None else len(stream)
+    # The sample first: a stream that it shows to be noise need not be looked at as a whole.
+    guess = codec.estimate(sample)
+    if guess is None:
+        stream = codec.encode(sample)
+        return None if stream is None else len(stream) * len(data) // len(sample)
+    if guess > len(sample) * 0.99:
+        return None
+    return codec.estimate(data)
+
+
+def _sample(data: U8) -> U8:
+    """A few pieces from all over the data; the data itself where it is small."""
+    if len(data) <= _SAMPLE_NBYTES:
+        return data
+    size = _SAMPLE_NBYTES // _SAMPLE_PIECES
+    starts = np.linspace(0, len(data) - size, _SAMPLE_PIECES).astype(np.int64).tolist()
+    return np.concatenate([data[start : start + size] for start in starts])
