@@ -338,9 +338,10 @@ def read_node(value: object, depth: int) -> Node:
 def check_node(node: Node, spec: Spec) -> None:
     """Section 3.2: sizes of the leaves, parameters and parts of the branches."""
     if node.codec:
-        bounds = [MAX_EXPANSION] + ([CODECS[node.codec].max_expansion] if node.codec in CODECS else [])
-        for bound in bounds:
-            need(spec.nbytes <= bound * node.nbytes + bound, f"{node.codec}: decodes to more than it can")
+        bound = MAX_EXPANSION * node.nbytes + MAX_EXPANSION
+        if node.codec in CODECS:
+            bound = min(bound, CODECS[node.codec].max_expansion * node.nbytes)
+        need(spec.nbytes <= bound, f"{node.codec}: {node.nbytes} bytes can't decode to {spec.nbytes}")
     elif node.encoding in ENCODINGS:
         parts = ENCODINGS[node.encoding].parts(node.params, spec)
         need(list(node.parts) == list(parts), f"{node.encoding}: the parts are not {list(parts)}")
