@@ -338,7 +338,7 @@ def read_node(value: object, depth: int) -> Node:
 def check_node(node: Node, spec: Spec) -> None:
     """Section 3.2: sizes of the leaves, parameters and parts of the branches."""
     if node.codec:
-        bound = MAX_EXPANSION * node.nbytes + MAX_EXPANSION
+        bound = min(MAX_TENSOR_NBYTES, MAX_EXPANSION * node.nbytes + MAX_EXPANSION)
         if node.codec in CODECS:
             bound = min(bound, CODECS[node.codec].max_expansion * node.nbytes)
         need(spec.nbytes <= bound, f"{node.codec}: {node.nbytes} bytes can't decode to {spec.nbytes}")
