@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cmpk.codecs import Bitpack, Codec, Huffman, Raw, Zstd
+from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Raw, Zstd
 from cmpk.encodings import Alias, Codebook, Encoding, FloatSplit, Narrow, RowGroups
 from cmpk.hookspecs import hookimpl
 
@@ -22,7 +22,7 @@ __all__ = ["cmpk_codecs", "cmpk_encodings", "cmpk_importers", "cmpk_passes"]
 @hookimpl
 def cmpk_codecs() -> Sequence[Codec]:
     """The codecs of the specification."""
-    return (Raw(), Zstd(), Bitpack(), Huffman())
+    return (Raw(), Zstd(), Bitpack(), Huffman(), Rans())
 
 
 @hookimpl

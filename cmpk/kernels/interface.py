@@ -38,7 +38,7 @@ class Source(NamedTuple):
     Attributes
     ----------
     codec : str
-        ``raw``, ``huffman`` or ``bitpack``: what `KernelBackend.decode_floats` decodes on the way.
+        ``raw``, ``huffman``, ``rans`` or ``bitpack``: what `KernelBackend.decode_floats` decodes on the way.
     stream : buffer
         The stored bytes.
     """
@@ -117,11 +117,29 @@ class KernelBackend(Protocol):
     def huffman_check(self, stream: Buffer, n: int) -> None:
         """Check every rule of the codec, every sync point included; raises CorruptStreamError."""
 
+    def rans_encode(
+        self, data: Buffer, frequencies: NDArray[np.uint16], chunk_log2: int, threads: int = 1
+    ) -> U8:
+        """The whole stream of spec/codecs/rans.md.
+
+        ``frequencies``, shape (256,), add up to 4096; that of every byte of ``data`` is positive.
+        """
+
+    def rans_decode(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
+        """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``, by whole chunks."""
+
     def bitpack_encode(self, data: Buffer, width: int) -> U8:
         """The whole stream of spec/codecs/bitpack.md. Every byte of ``data`` is < 2**width."""
 
     def bitpack_decode(self, stream: Buffer, n: int, start: int, out: U8) -> None:
         """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``."""
+
+    def row_costs(self, data: Buffer, dtype: str, row_elements: int, costs: U8) -> NDArray[np.uint64]:
+        """What each row costs under each of several tables of costs of exponents.
+
+        Parameters: ``costs``, shape (G, 2**E), the cost of each exponent under each table.
+        Returns the sums over each row, shape (rows, G).
+        """
 
     def float_split(
         self, data: Buffer, dtype: str, mantissa_bits: int, base: int

@@ -10,6 +10,8 @@ from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
 from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
 from cmpk.kernels.reference.jobs import decode_floats
 from cmpk.kernels.reference.narrow import narrow, narrows_to, widen
+from cmpk.kernels.reference.rans import rans_decode, rans_encode
+from cmpk.kernels.reference.row_costs import row_costs
 
 __all__ = [
     "bitpack_decode",
@@ -23,6 +25,9 @@ __all__ = [
     "huffman_encode",
     "narrow",
     "narrows_to",
+    "rans_decode",
+    "rans_encode",
+    "row_costs",
     "upper_bits_histogram",
     "widen",
 ]

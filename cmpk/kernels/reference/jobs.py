@@ -16,6 +16,7 @@ from cmpk.kernels.reference.buffers import bytes_of, check_range, writable_bytes
 from cmpk.kernels.reference.float_split import float_merge, layout_of
 from cmpk.kernels.reference.huffman import huffman_decode
 from cmpk.kernels.reference.narrow import NARROWER, widen_words
+from cmpk.kernels.reference.rans import rans_decode
 
 __all__ = ["decode_floats"]
 
@@ -113,6 +114,8 @@ def _decode_source(source: Source, job: FloatJob) -> U8:
         return octets[job.start : job.start + job.count]
     if codec == "huffman":
         huffman_decode(stream, job.n, job.start, out)
+    elif codec == "rans":
+        rans_decode(stream, job.n, job.start, out)
     elif codec == "bitpack":
         bitpack_decode(stream, job.n, job.start, out)
     else:
