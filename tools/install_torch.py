@@ -1,8 +1,8 @@
 """Install the CPU build of the pinned torch, first of all, so that nothing else pulls a CUDA build.
 
 On Linux the default package index serves a CUDA build of several gigabytes under the same version.
-This asks pip what it would install before anything is downloaded, and turns to PyTorch's own CPU
-index where the answer is a CUDA build. TORCH_INDEX names another index to take torch from.
+This asks pip what it would install before anything large is downloaded, and turns to PyTorch's own
+index of CPU builds where the answer is a CUDA build. TORCH_INDEX names another index for torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# What a CUDA build depends on and a CPU build does not.
+# A CUDA build depends on these, a CPU build does not.
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda)[-_]|triton$")
 
 
@@ -24,19 +24,17 @@ def main() -> int:
     """Install torch as constraints.txt pins it; the exit code is 0 if a CPU build is in place."""
     requirement = pinned("torch")
     if installed_version() != requirement.partition("==")[2]:
-        index = os.environ.get("TORCH_INDEX", "")
-        sources = [["--index-url", index]] if index else [[], ["--index-url", CPU_INDEX]]
-        source = next((options for options in sources if offers_cpu_build(requirement, options)), None)
-        if source is None:
-            asked = index or f"the default package index and {CPU_INDEX}"
+        index = os.environ.get("TORCH_INDEX") or ("" if default_is_cpu_build(requirement) else CPU_INDEX)
+        # Torch alone: such an index has not every release of what torch depends on.
+        if index and pip("--no-deps", "--index-url", index, requirement).returncode:
             return fail(
-                f"no CPU build of {requirement} for this Python at {asked}; "
-                "name an index that has one: make TORCH_INDEX=https://... , or make PYTHON=python3.11"
+                f"{index} has no {requirement} for this Python; try make PYTHON=python3.11 or TORCH_INDEX=URL"
             )
-        pip("install", "-qq", "--constraint", str(CONSTRAINTS), *source, requirement).check_returncode()
+        if pip(requirement).returncode:
+            return fail(f"can't install {requirement}; pip says why above")
     cuda = run_python("import torch; print(torch.version.cuda or '')")
     if cuda:
-        return fail(f"this environment holds a CUDA {cuda} build of torch; delete it and run make again")
+        return fail(f"this environment holds a CUDA {cuda} build of torch: make clean, and again")
     return 0
 
 
@@ -54,22 +52,18 @@ def installed_version() -> str:
     )
 
 
-def offers_cpu_build(requirement: str, options: list[str]) -> bool:
-    """Whether pip would take a CPU build; downloads metadata only where the index serves it apart."""
-    resolved = pip(
-        "install", "--dry-run", "-qq", "--report", "-", "--constraint", str(CONSTRAINTS),
-        *options, requirement, capture=True,
-    )  # fmt: skip
+def default_is_cpu_build(requirement: str) -> bool:
+    """Whether pip's own index serves a CPU build for this machine."""
+    resolved = pip("--dry-run", "--report", "-", requirement, capture=True)
     if resolved.returncode:
-        print(resolved.stderr.strip(), file=sys.stderr)
         return False
     names = [item["metadata"]["name"].lower() for item in json.loads(resolved.stdout)["install"]]
     return not any(CUDA_PACKAGE.match(name) for name in names)
 
 
 def pip(*arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter's pip."""
-    command = [sys.executable, "-m", "pip", *arguments]
+    """Run this interpreter's ``pip install`` with the constraints."""
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--constraint", str(CONSTRAINTS), *arguments]
     return subprocess.run(command, capture_output=capture, text=True, check=False)
 
 
