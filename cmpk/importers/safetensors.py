@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -195,7 +196,7 @@ class SafetensorsSource(ModelSource):
         for file in self._files:
             for entry in file.header.entries:
                 nbytes = entry.stop - entry.start
-                yield SourceTensor(entry.name, entry.spec, lambda file=file, nbytes=nbytes: file.read_next(nbytes))  # type: ignore[misc]
+                yield SourceTensor(entry.name, entry.spec, functools.partial(file.read_next, nbytes))
 
     def files(self) -> Iterator[SourceFile]:
         """See `ModelSource.files`."""

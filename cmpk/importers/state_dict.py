@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,8 @@ class StateDictSource(ModelSource):
         for name, value, spec in self._items:
             identity = _identity(value, spec)
             tied_to = first_of.setdefault(identity, name) if spec.nbytes else name
-            yield SourceTensor(
-                name, spec, lambda value=value: tensor_bytes(value), "" if tied_to == name else tied_to  # type: ignore[misc]
-            )  # fmt: skip
+            read = functools.partial(tensor_bytes, value)
+            yield SourceTensor(name, spec, read, "" if tied_to == name else tied_to)
 
 
 def checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
+import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, NamedTuple
 
+import numpy as np
+
+from cmpk.encodings.base import allocate
 from cmpk.errors import SourceError
-from cmpk.importers.base import Importer, ModelSource
+from cmpk.format.manifest import Segment
+from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
 from cmpk.importers.state_dict import StateDictSource
+from cmpk.kernels.interface import U8
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchCheckpointImporter"]
+__all__ = ["TorchCheckpointImporter", "TorchCheckpointSource"]
 
 _WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module")
 """Where training scripts keep the weights beside an optimizer's state."""
+
+_ZIP_HEADER_NBYTES: Final = 30
 
 
 class TorchCheckpointImporter(Importer):
@@ -32,23 +44,76 @@ class TorchCheckpointImporter(Importer):
 
     def open(self, path: Path) -> ModelSource:
         """See `Importer.open`."""
-        found = _load(path)
-        notes = []
-        if isinstance(found, dict):
-            wrapper = next((key for key in _WRAPPERS if isinstance(found.get(key), dict)), None)
-            if wrapper is not None:
-                left_out = ", ".join(sorted(str(key) for key in found if key != wrapper))
-                notes.append(f"took {wrapper!r} of the checkpoint" + (f", left out {left_out}" if left_out else ""))
-                found = found[wrapper]
-        tensors = dict(_tensors_in(found, ""))
+        found, notes = _unwrap(_load(path))
+        try:
+            named = list(_tensors_in(found, ""))
+        except RecursionError:
+            raise SourceError(f"{str(path)!r} nests its tensors too deeply") from None
+        tensors = dict(named)
         if not tensors:
             raise SourceError(f"{str(path)!r} holds no tensors")
-        n_other = sum(1 for _ in _others_in(found))
-        if n_other:
-            notes.append(f"left out {n_other} values that are not tensors")
+        if len(tensors) < len(named):
+            raise SourceError(f"{str(path)!r} has tensors whose names become the same, like 'a.b' and 'a' → 'b'")
         source = StateDictSource(tensors)
-        source.notes = notes
-        return source
+        places = None if notes else _places(path, tensors)
+        if places is None:
+            source.notes = [*notes, "the checkpoint itself can't be restored; unpacking gives a .safetensors file"]
+            return source
+        return TorchCheckpointSource(path, source, places)
+
+
+class TorchCheckpointSource(ModelSource):
+    """A checkpoint that is restored byte for byte: tensors where they stand in it, the rest literally.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : StateDictSource
+        All tensors of the file.
+    places : dict of str to int
+        For tensors that are stored contiguously: at which byte of the file they start.
+    """
+
+    def __init__(self, path: Path, tensors: StateDictSource, places: dict[str, int]) -> None:
+        self._path = path
+        self._tensors = tensors
+        self._places = places
+        self._taken: list[tuple[int, int, int]] = []  # first byte, number of bytes, index in the archive
+        self.metadata = tensors.metadata
+        self.nbytes = path.stat().st_size
+        self.notes = []
+
+    def tensors(self) -> Iterator[SourceTensor]:
+        """See `ModelSource.tensors`; from the file itself, so that its mapped pages don't pile up in memory."""
+        with _opened(self._path) as file:
+            for index, tensor in enumerate(self._tensors.tensors()):
+                place, nbytes = self._places.get(tensor.name), tensor.spec.nbytes
+                if place is None or tensor.tied_to or not nbytes:
+                    yield tensor
+                    continue
+                self._taken.append((place, nbytes, index))
+                read = functools.partial(_read, file, place, nbytes)
+                yield dataclasses.replace(tensor, read=read)
+
+    def files(self) -> Iterator[SourceFile]:
+        """See `ModelSource.files`."""
+        segments: list[Segment] = []
+        literals: list[U8] = []
+        digest = hashlib.sha256()
+        at = 0
+        with _opened(self._path) as file:
+            for place, nbytes, index in [*sorted(self._taken), (self.nbytes, 0, -1)]:
+                if place < at:
+                    continue  # a view into a tensor that has been taken already
+                if place > at:
+                    literals.append(_read(file, at, place - at))
+                    digest.update(literals[-1].data)
+                    segments.append(Segment(literal=place - at))
+                if nbytes:
+                    digest.update(_read(file, place, nbytes).data)
+                    segments.append(Segment(first=index, count=1))
+                at = place + nbytes
+        yield SourceFile(self._path.name, segments, np.concatenate(literals), digest.hexdigest())
 
 
 def _load(path: Path) -> Any:
@@ -70,26 +135,82 @@ def _load(path: Path) -> Any:
         raise SourceError(f"{str(path)!r} is not a torch checkpoint: {error}") from error
 
 
+def _unwrap(found: Any) -> tuple[Any, list[str]]:
+    """The weights of a training checkpoint, and a note on what was left beside them."""
+    if not isinstance(found, dict):
+        return found, []
+    wrapper = next((key for key in _WRAPPERS if isinstance(found.get(key), dict)), None)
+    if wrapper is None or len(found) == 1:
+        return found if wrapper is None else found[wrapper], []
+    left_out = ", ".join(sorted(str(key) for key in found if key != wrapper))
+    return found[wrapper], [f"took {wrapper!r} of the checkpoint, left out {left_out}"]
+
+
 def _tensors_in(value: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     import torch
 
     if isinstance(value, torch.Tensor):
         yield prefix or "tensor", value
-    for key, item in _children(value):
-        yield from _tensors_in(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _tensors_in(item, f"{prefix}.{key}" if prefix else str(key))
 
 
-def _others_in(value: Any) -> Iterator[Any]:
-    import torch
+class _Record(NamedTuple):
+    """A storage as the file holds it."""
 
-    if not isinstance(value, torch.Tensor | dict | list | tuple):
-        yield value
-    for _, item in _children(value):
-        yield from _others_in(item)
+    offset: int
+    nbytes: int
 
 
-def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        yield from value.items()
-    elif isinstance(value, list | tuple):
-        yield from enumerate(value)
+def _places(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, int] | None:
+    """Where the contiguous tensors stand in the file; None if that can't be told.
+
+    torch maps the file as one piece, so a storage's address minus its record's offset is the same
+    for all of them.
+    """
+    try:
+        records = set(_records(path))
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return None
+    storages = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors.values() if t.numel()}
+    if not storages:
+        return {}
+    lowest, lowest_nbytes = min(storages)
+    for candidate in sorted(records):
+        base = lowest - candidate.offset
+        if candidate.nbytes == lowest_nbytes and all((at - base, size) in records for at, size in storages):
+            return {name: t.data_ptr() - base for name, t in tensors.items() if t.numel() and t.is_contiguous()}
+    return None
+
+
+def _records(path: Path) -> Iterator[_Record]:
+    """The uncompressed members of the zip file that a checkpoint is."""
+    with zipfile.ZipFile(path) as archive, _opened(path) as file:
+        for member in archive.infolist():
+            if member.compress_type == zipfile.ZIP_STORED:
+                # The extra field of the local header is not that of the directory: torch aligns with it.
+                head = _read(file, member.header_offset, _ZIP_HEADER_NBYTES)
+                name_nbytes, extra_nbytes = head[26:30].view("<u2").tolist()
+                start = member.header_offset + _ZIP_HEADER_NBYTES + name_nbytes + extra_nbytes
+                yield _Record(start, member.file_size)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb", buffering=0)  # type: ignore[return-value]  # raw files read like others
+    except OSError as error:
+        raise SourceError(f"can't open {str(path)!r}: {error.strerror}") from error
+
+
+def _read(file: BinaryIO, offset: int, nbytes: int) -> U8:
+    data = allocate(nbytes)
+    view = data.data
+    done = 0
+    while done < nbytes:
+        got = os.preadv(file.fileno(), [view[done:]], offset + done)
+        if not got:
+            raise SourceError("the checkpoint was changed while it was read")
+        done += got
+    return data
