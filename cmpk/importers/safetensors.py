@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 
 from cmpk.dtypes import DTYPES, TensorSpec
-from cmpk.encodings.base import allocate
 from cmpk.errors import SourceError
 from cmpk.format.manifest import Segment
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
+from cmpk.importers.files import open_unbuffered, read_exactly
 from cmpk.kernels.interface import U8
 
 __all__ = ["SafetensorsFile", "SafetensorsImporter", "SafetensorsSource", "header_of"]
@@ -52,7 +53,7 @@ class Header(NamedTuple):
     entries: list[HeaderEntry]
 
 
-def header_of(file: BinaryIO, nbytes: int) -> Header:
+def header_of(file: io.FileIO, nbytes: int) -> Header:
     """Read and check the header of a safetensors file.
 
     Parameters
@@ -130,12 +131,8 @@ class SafetensorsFile:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        try:
-            # Unbuffered: tensors are read whole, straight to where they are used.
-            self._file = path.open("rb", buffering=0)
-            self.nbytes = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise SourceError(f"can't open {str(path)!r}: {error.strerror}") from error
+        self._file = open_unbuffered(path)
+        self.nbytes = os.fstat(self._file.fileno()).st_size
         try:
             self.header = header_of(self._file, self.nbytes)
         except SourceError as error:
@@ -155,15 +152,8 @@ class SafetensorsFile:
         SourceError
             If the file has become shorter.
         """
-        data = allocate(nbytes)
-        view = data.data
-        done = 0
-        while done < nbytes:
-            got = self._file.readinto(view[done:])
-            if not got:
-                raise SourceError(f"{self.name!r} was changed while it was read")
-            done += got
-        self._sha256.update(view)
+        data = read_exactly(self._file, nbytes)
+        self._sha256.update(data.data)
         return data
 
     def source_file(self, first: int) -> SourceFile:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
+import io
 import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from cmpk.encodings.base import allocate
 from cmpk.errors import SourceError
 from cmpk.format.manifest import Segment
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
+from cmpk.importers.files import open_unbuffered, read_exactly
 from cmpk.importers.state_dict import StateDictSource
 from cmpk.kernels.interface import U8
 
@@ -85,7 +85,7 @@ class TorchCheckpointSource(ModelSource):
 
     def tensors(self) -> Iterator[SourceTensor]:
         """See `ModelSource.tensors`; from the file itself, so that its mapped pages don't pile up in memory."""
-        with _opened(self._path) as file:
+        with open_unbuffered(self._path) as file:
             for index, tensor in enumerate(self._tensors.tensors()):
                 place, nbytes = self._places.get(tensor.name), tensor.spec.nbytes
                 if place is None or tensor.tied_to or not nbytes:
@@ -101,7 +101,7 @@ class TorchCheckpointSource(ModelSource):
         literals: list[U8] = []
         digest = hashlib.sha256()
         at = 0
-        with _opened(self._path) as file:
+        with open_unbuffered(self._path) as file:
             for place, nbytes, index in [*sorted(self._taken), (self.nbytes, 0, -1)]:
                 if place < at:
                     continue  # a view into a tensor that has been taken already
@@ -187,7 +187,7 @@ def _places(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, int] | No
 
 def _records(path: Path) -> Iterator[_Record]:
     """The uncompressed members of the zip file that a checkpoint is."""
-    with zipfile.ZipFile(path) as archive, _opened(path) as file:
+    with zipfile.ZipFile(path) as archive, open_unbuffered(path) as file:
         for member in archive.infolist():
             if member.compress_type == zipfile.ZIP_STORED:
                 # The extra field of the local header is not that of the directory: torch aligns with it.
@@ -197,20 +197,6 @@ def _records(path: Path) -> Iterator[_Record]:
                 yield _Record(start, member.file_size)
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb", buffering=0)  # type: ignore[return-value]  # raw files read like others
-    except OSError as error:
-        raise SourceError(f"can't open {str(path)!r}: {error.strerror}") from error
-
-
-def _read(file: BinaryIO, offset: int, nbytes: int) -> U8:
-    data = allocate(nbytes)
-    view = data.data
-    done = 0
-    while done < nbytes:
-        got = os.preadv(file.fileno(), [view[done:]], offset + done)
-        if not got:
-            raise SourceError("the checkpoint was changed while it was read")
-        done += got
-    return data
+def _read(file: io.FileIO, offset: int, nbytes: int) -> U8:
+    file.seek(offset)
+    return read_exactly(file, nbytes)
