@@ -118,7 +118,9 @@ class Archive:
         try:
             return self._entries[name]
         except KeyError:
-            raise SourceError(f"the archive has no tensor {name!r}; `cmpk inspect` lists its tensors") from None
+            raise SourceError(
+                f"the archive has no tensor {name!r}; `cmpk inspect` lists its tensors"
+            ) from None
 
     def spec(self, name: str) -> TensorSpec:
         """Type and shape of a tensor."""
@@ -191,7 +193,7 @@ class Archive:
         return out
 
     def view(self, name: str) -> U8 | None:
-        """The bytes of a tensor right in the mapped file, read-only; None where they are not stored as they are."""
+        """The bytes of a tensor right in the mapped file, read-only; None unless they are stored raw."""
         root = self._roots[self.target_of(name)]
         if isinstance(root, Leaf) and root.node.codec == "raw":
             stream = self._read_stream(root)
@@ -269,7 +271,10 @@ class Archive:
 
     def _verify_decoded(self, threads: int) -> None:
         for entry in self.manifest.tensors:
-            if entry.blake3 and blake3.blake3(self.read(entry.name, threads).data).hexdigest() != entry.blake3:
+            if (
+                entry.blake3
+                and blake3.blake3(self.read(entry.name, threads).data).hexdigest() != entry.blake3
+            ):
                 raise CorruptStreamError(f"tensor {entry.name!r} does not match its BLAKE3 digest")
         for file in self.manifest.files:
             for _ in self.file_chunks(file, threads):

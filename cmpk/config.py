@@ -16,7 +16,9 @@ __all__ = ["config", "show_config"]
 def config() -> dict[str, str]:
     """Version, kernels, threads and the versions of what cmpk builds on, as text by name."""
     name = kernels.active_name()
-    kernel_text = "native (C++)" if name == "native" else "reference (NumPy): correct, but many times slower; "
+    kernel_text = (
+        "native (C++)" if name == "native" else "reference (NumPy): correct, but many times slower; "
+    )
     if name == "reference":
         kernel_text += "install a C++ compiler and reinstall cmpk to get the native ones"
     found = {

@@ -152,4 +152,6 @@ def from_torch(dtype: torch.dtype) -> DType:
     try:
         return _BY_TORCH_NAME[str(dtype).removeprefix("torch.")]
     except KeyError:
-        raise SourceError(f"{dtype} tensors can't be packed; cast them to one of {', '.join(DTYPES)}") from None
+        raise SourceError(
+            f"{dtype} tensors can't be packed; cast them to one of {', '.join(DTYPES)}"
+        ) from None

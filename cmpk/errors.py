@@ -1,15 +1,15 @@
 """Every error that cmpk raises on purpose.
 
-    CmpkError
-    ├── FormatError            the file breaks a rule of the specification
-    │   └── CorruptStreamError     ... in the bytes of one stream
-    ├── UnknownIdError         a codec, encoding or pass that is not installed
-    ├── SourceError            what was given to pack, or named to load, can't be used
-    ├── DestinationError       the output can't be written, or would overwrite something
-    ├── PassError              a pass can't do what it was asked to
-    ├── DeviceError            a device is missing or failed
-    ├── PluginError            a plugin is broken or clashes with another
-    └── RecipeError            a recipe is unknown or malformed
+CmpkError
+├── FormatError            the file breaks a rule of the specification
+│   └── CorruptStreamError     ... in the bytes of one stream
+├── UnknownIdError         a codec, encoding or pass that is not installed
+├── SourceError            what was given to pack, or named to load, can't be used
+├── DestinationError       the output can't be written, or would overwrite something
+├── PassError              a pass can't do what it was asked to
+├── DeviceError            a device is missing or failed
+├── PluginError            a plugin is broken or clashes with another
+└── RecipeError            a recipe is unknown or malformed
 """
 
 __all__ = [

@@ -46,7 +46,7 @@ def row_range(shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[int, int,
         raise SourceError(f"the index {index!r} does not fit the shape {list(shape)}")
     if not shape:
         return 0, 1, index
-    if not index or index[0] is Ellipsis and len(given) < len(shape):
+    if not index or (index[0] is Ellipsis and len(given) < len(shape)):
         return 0, shape[0], index
     if index[0] is Ellipsis:
         index = index[1:]

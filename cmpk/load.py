@@ -45,9 +45,9 @@ def load_tensors(
     for name in names:
         if archive.is_tied(name):
             tied[name] = archive.target_of(name)
-            name = tied[name]
-        if name not in tensors:
-            tensors[name], outs[name] = _empty(archive, name)
+        holder = tied.get(name, name)
+        if holder not in tensors:
+            tensors[holder], outs[holder] = _empty(archive, holder)
     archive.read_into(outs, threads)
     if target.type != "cpu":
         tensors = {name: to_device(tensor, target) for name, tensor in tensors.items()}
@@ -93,7 +93,9 @@ def checked_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise DeviceError(f"{device!r} is not a device; name one like 'cpu' or 'cuda:0'") from error
     if target.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"{str(device)!r}: torch finds no CUDA device here; load onto 'cpu', or check torch.version.cuda")
+        raise DeviceError(
+            f"{str(device)!r}: torch finds no CUDA device here; load onto 'cpu', or check torch.version.cuda"
+        )
     return target
 
 

@@ -210,7 +210,11 @@ class _Packer:
         """Tensors in order, coded by several threads at a time; None for one that is tied to another."""
         if self._jobs == 1:
             for tensor in source.tensors():
-                yield (tensor, None, "") if tensor.tied_to else (tensor, *self._code_tensor(tensor, tensor.read(), 1))
+                yield (
+                    (tensor, None, "")
+                    if tensor.tied_to
+                    else (tensor, *self._code_tensor(tensor, tensor.read(), 1))
+                )
             return
         waiting: deque[tuple[SourceTensor, Future[tuple[_Coded, str]] | None]] = deque()
         in_flight = 0
@@ -243,7 +247,9 @@ class _Packer:
 
     def _code(self, planned: Planned, threads: int) -> _Coded:
         if isinstance(planned, Split):
-            return _CodedBranch(planned, {name: self._code(part, threads) for name, part in planned.parts.items()})
+            return _CodedBranch(
+                planned, {name: self._code(part, threads) for name, part in planned.parts.items()}
+            )
         return self._smallest(planned.data, threads)
 
     def _smallest(self, data: U8, threads: int) -> _CodedLeaf:

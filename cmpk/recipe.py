@@ -62,7 +62,9 @@ def load_recipe(recipe: str | os.PathLike[str] | Recipe) -> Recipe:
         return _parse(text, content)
     path = Path(text)
     if path.suffix != ".toml":
-        raise RecipeError(f"no recipe is named {text!r}; there are {', '.join(builtin_names())}, or name a .toml file")
+        raise RecipeError(
+            f"no recipe is named {text!r}; there are {', '.join(builtin_names())}, or name a .toml file"
+        )
     try:
         return _parse(path.stem, path.read_text("utf-8"))
     except OSError as error:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from cmpk.kernels.interface import KernelBackend
     from cmpk.passes.base import Pass
 
-__all__ = ["Origin", "PluginProblem", "Registered", "Registry", "builtin_registry", "codec_of", "find", "registry"]
+__all__ = [
+    "Origin",
+    "PluginProblem",
+    "Registered",
+    "Registry",
+    "builtin_registry",
+    "codec_of",
+    "find",
+    "registry",
+]
 
 T = TypeVar("T")
 
@@ -126,7 +135,9 @@ class Registry:
         if rivals:
             names = " and ".join(str(origin) for origin in rivals)
             raise PluginError(f"{singular} {item_id!r} is offered by {names}; uninstall one of them")
-        raise UnknownIdError(f"no {singular} is called {item_id!r}; there are {', '.join(self._of_kind(kind))}")
+        raise UnknownIdError(
+            f"no {singular} is called {item_id!r}; there are {', '.join(self._of_kind(kind))}"
+        )
 
     def _register(self, origin: Origin, plugin: object) -> None:
         try:
@@ -151,10 +162,16 @@ class Registry:
             origin = self._origins[implementation.plugin_name]
             try:
                 offered = implementation.function()
-                items = offered.items() if isinstance(offered, Mapping) else [(_id_of(item), item) for item in offered]
+                items = (
+                    offered.items()
+                    if isinstance(offered, Mapping)
+                    else [(_id_of(item), item) for item in offered]
+                )
                 yield from [(origin, item_id, item) for item_id, item in items]
             except Exception as error:
-                self.problems.append(PluginProblem(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}"))
+                self.problems.append(
+                    PluginProblem(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}")
+                )
 
     def _offer(self, kind: str, origin: Origin, item_id: str, item: Any) -> None:
         offers, clashes = self._offers[kind], self._clashes[kind]
@@ -168,7 +185,9 @@ class Registry:
         else:
             del offers[item_id]
             clashes[item_id] = [holder.origin, origin]
-            self.problems.append(PluginProblem(origin, f"{kind}: {item_id!r} is also offered by {holder.origin}"))
+            self.problems.append(
+                PluginProblem(origin, f"{kind}: {item_id!r} is also offered by {holder.origin}")
+            )
 
 
 def _id_of(item: Any) -> str:

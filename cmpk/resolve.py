@@ -107,8 +107,12 @@ def _resolve(node: Node, spec: TensorSpec | None, offsets: Iterator[int], *, is_
         except FormatError as error:
             raise FormatError(f"encoding {node.encoding!r}: {error}") from None
         if list(specs) != list(node.parts):
-            raise FormatError(f"encoding {node.encoding!r} has the parts {list(node.parts)}, not {list(specs)}")
-    parts = {name: _resolve(part, specs[name] if specs else None, offsets) for name, part in node.parts.items()}
+            raise FormatError(
+                f"encoding {node.encoding!r} has the parts {list(node.parts)}, not {list(specs)}"
+            )
+    parts = {
+        name: _resolve(part, specs[name] if specs else None, offsets) for name, part in node.parts.items()
+    }
     return Branch(node, spec, encoding, parts)
 
 
@@ -124,6 +128,8 @@ def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:
 def _check_alias(entry: TensorEntry, earlier: dict[str, TensorEntry]) -> None:
     target = earlier.get(str(entry.data.params["target"]))
     if target is None or target.data.encoding == "alias":
-        raise FormatError(f"it is an alias of {entry.data.params['target']!r}, which is not an earlier tensor")
+        raise FormatError(
+            f"it is an alias of {entry.data.params['target']!r}, which is not an earlier tensor"
+        )
     if (target.dtype, target.shape) != (entry.dtype, entry.shape):
         raise FormatError(f"it is an alias of {target.name!r}, but of another dtype or shape")

@@ -157,7 +157,9 @@ def load_model(
         raise SourceError(f"{str(path)!r} does not fit the model: missing {missing}, unexpected {unexpected}")
     for name, value in own.items():
         if name in state and value.shape != state[name].shape:
-            raise SourceError(f"tensor {name!r} is {list(state[name].shape)}, the model's is {list(value.shape)}")
+            raise SourceError(
+                f"tensor {name!r} is {list(state[name].shape)}, the model's is {list(value.shape)}"
+            )
     model.load_state_dict(state, strict=False)
     return missing, unexpected
 
@@ -178,7 +180,9 @@ class safe_open:  # noqa: N801  # the name that safetensors users know
     SourceError, FormatError
     """
 
-    def __init__(self, path: PathLike, framework: str = "pt", device: str | torch.device | int = "cpu") -> None:
+    def __init__(
+        self, path: PathLike, framework: str = "pt", device: str | torch.device | int = "cpu"
+    ) -> None:
         if framework not in ("pt", "torch", "pytorch", "np", "numpy"):
             raise SourceError(f"the framework is {framework!r}; give 'pt' or 'np'")
         self._as_numpy = framework.startswith("n")

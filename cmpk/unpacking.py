@@ -65,7 +65,9 @@ def unpack(
     if not force:
         for _, path in targets:
             if os.path.lexists(path):
-                raise DestinationError(f"{str(path)!r} exists; name another folder, or overwrite it with --force")
+                raise DestinationError(
+                    f"{str(path)!r} exists; name another folder, or overwrite it with --force"
+                )
     total = sum(file.nbytes for file in src.manifest.files) or src.decoded_nbytes
     done = 0
     for file, path in targets:
@@ -94,7 +96,9 @@ def _targets(archive: Archive, dest: Path) -> list[tuple[FileEntry | None, Path]
         path = dest.joinpath(*name.split("/"))
         # The manifest's paths are plain; only a link that lies in the folder already can lead out of it.
         if not path.parent.resolve().is_relative_to(root):
-            raise DestinationError(f"{name!r} would be written outside {str(dest)!r} through a link; remove the link")
+            raise DestinationError(
+                f"{name!r} would be written outside {str(dest)!r} through a link; remove the link"
+            )
         targets.append((file, path))
     return targets
 
@@ -114,7 +118,11 @@ def _safetensors_chunks(archive: Archive, threads: int) -> Iterator[U8]:
         spec = archive.spec(name)
         if name == "__metadata__":
             raise CmpkError("a safetensors file can't hold a tensor that is named '__metadata__'")
-        table[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [end, end + spec.nbytes]}
+        table[name] = {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "data_offsets": [end, end + spec.nbytes],
+        }
         end += spec.nbytes
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     # Readers map the data as it is; safetensors pads its header with spaces to keep it aligned.

@@ -41,7 +41,10 @@ class Codebook(Encoding):
         specs = self.part_specs(spec, params)
         return Encoded(
             params,
-            {"codes": Part(specs["codes"], codes), "centroids": Part(specs["centroids"], values.view(np.uint8))},
+            {
+                "codes": Part(specs["codes"], codes),
+                "centroids": Part(specs["centroids"], values.view(np.uint8)),
+            },
         )
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:

@@ -60,7 +60,9 @@ class FloatSplit(Encoding):
         parts = [high, *rest]
         if len(index):
             parts += [index.view("u1"), upper.view("u1")]
-        return Encoded(params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)})
+        return Encoded(
+            params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)}
+        )
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
         """See `Encoding.decode_range`."""

@@ -53,7 +53,9 @@ class RowGroups(Encoding):
         params: Params = {"rows": counts}
         parts = [group] + [rows[group == index].reshape(-1) for index in range(len(counts))]
         specs = self.part_specs(spec, params)
-        return Encoded(params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)})
+        return Encoded(
+            params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)}
+        )
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
         """See `Encoding.decode_range`."""

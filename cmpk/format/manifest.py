@@ -123,7 +123,9 @@ def from_json(data: bytes) -> Manifest:
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         raise FormatError(f"the manifest can't be read: {error}") from error
     if not canonical:
-        raise FormatError("the manifest is not in canonical form; the file was not written by a correct packer")
+        raise FormatError(
+            "the manifest is not in canonical form; the file was not written by a correct packer"
+        )
     _check_tensors(manifest)
     _check_files(manifest)
     _check_ascending(manifest.providers, "providers")
@@ -270,4 +272,3 @@ def _check_file(file: FileEntry, ends: list[int]) -> None:
         if not file.literal.codec:
             raise FormatError("the literal is not a leaf")
         _check_node(file.literal, 1)
-

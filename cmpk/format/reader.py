@@ -93,7 +93,7 @@ class ContainerReader:
         view = self._view[offset : offset + leaf.nbytes]
         if xxhash.xxh3_64_hexdigest(view) != leaf.xxh3:
             raise CorruptStreamError(
-                f"the {leaf.codec} stream at {offset} does not match its digest; the file is damaged: fetch it again"
+                f"the {leaf.codec} stream at {offset} does not match its digest; the file is damaged"
             )
         return view
 
@@ -131,11 +131,17 @@ class ContainerReader:
     def _read_manifest(self) -> tuple[Footer, bytes]:
         view = self._view
         if len(view) < PREAMBLE_NBYTES + FOOTER_NBYTES:
-            raise FormatError(f"{len(view)} bytes are too few for a .cmpk file; it is cut off or something else")
+            raise FormatError(
+                f"{len(view)} bytes are too few for a .cmpk file; it is cut off or something else"
+            )
         check_preamble(bytes(view[:PREAMBLE_NBYTES]))
         footer = Footer.from_bytes(bytes(view[-FOOTER_NBYTES:]), len(view))
         stored = view[footer.manifest_offset : footer.manifest_offset + footer.manifest_stored_nbytes]
-        data = bytes(stored) if len(stored) == footer.manifest_nbytes else _decompress(stored, footer.manifest_nbytes)
+        data = (
+            bytes(stored)
+            if len(stored) == footer.manifest_nbytes
+            else _decompress(stored, footer.manifest_nbytes)
+        )
         if hashlib.sha256(data).digest() != footer.manifest_sha256:
             raise FormatError("the manifest does not match its digest; the file is damaged: fetch it again")
         return footer, data
@@ -154,7 +160,9 @@ class ContainerReader:
             offsets.append(end)
             end += leaf.nbytes
         if end != self.footer.manifest_offset:
-            raise FormatError(f"the streams end at {end}, but the manifest starts at {self.footer.manifest_offset}")
+            raise FormatError(
+                f"the streams end at {end}, but the manifest starts at {self.footer.manifest_offset}"
+            )
         return offsets
 
 

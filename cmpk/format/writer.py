@@ -120,7 +120,9 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
             # A link, unlike a rename, fails if somebody made the file meanwhile.
             os.link(temporary, path)
         except FileExistsError:
-            raise DestinationError(f"{str(path)!r} exists; name another file, or overwrite it with --force") from None
+            raise DestinationError(
+                f"{str(path)!r} exists; name another file, or overwrite it with --force"
+            ) from None
         except OSError:
             temporary.rename(path)  # a file system without hard links
     with contextlib.suppress(OSError):

@@ -39,7 +39,9 @@ class DirectorySource(ModelSource):
                     continue
                 if file is not None:
                     file.close()
-                    self.notes.append(f"{name} repeats tensor names of another file and travels as an attachment")
+                    self.notes.append(
+                        f"{name} repeats tensor names of another file and travels as an attachment"
+                    )
                 elif path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".safetensors"):
                     self.notes.append(f"{name} travels as an attachment; its tensors are not split")
                 self._attachments.append((name, path))
@@ -117,7 +119,9 @@ class DirectoryImporter(Importer):
     """A folder as model hubs lay it out."""
 
     id: ClassVar[str] = "directory"
-    summary: ClassVar[str] = "a model directory: .safetensors files (sharded or not) and everything beside them"
+    summary: ClassVar[str] = (
+        "a model directory: .safetensors files (sharded or not) and everything beside them"
+    )
 
     def accepts(self, path: Path) -> bool:
         """See `Importer.accepts`."""

@@ -110,7 +110,9 @@ def _entry(name: str, item: object) -> HeaderEntry:
         raise SourceError(f"its entry {name!r} is malformed")
     nbits = math.prod(shape) * DTYPES[dtype].nbits
     if nbits % 8 or offsets[1] - offsets[0] != nbits // 8:
-        raise SourceError(f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, its shape needs {nbits / 8:g}")
+        raise SourceError(
+            f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, its shape needs {nbits / 8:g}"
+        )
     return HeaderEntry(name, TensorSpec(dtype, tuple(shape)), offsets[0], offsets[1])
 
 

@@ -53,11 +53,16 @@ class TorchCheckpointImporter(Importer):
         if not tensors:
             raise SourceError(f"{str(path)!r} holds no tensors")
         if len(tensors) < len(named):
-            raise SourceError(f"{str(path)!r} has tensors whose names become the same, like 'a.b' and 'a' → 'b'")
+            raise SourceError(
+                f"{str(path)!r} has tensors whose names become the same, like 'a.b' and 'a' → 'b'"
+            )
         source = StateDictSource(tensors)
         places = None if notes else _places(path, tensors)
         if places is None:
-            source.notes = [*notes, "the checkpoint itself can't be restored; unpacking gives a .safetensors file"]
+            source.notes = [
+                *notes,
+                "the checkpoint itself can't be restored; unpacking gives a .safetensors file",
+            ]
             return source
         return TorchCheckpointSource(path, source, places)
 
@@ -84,7 +89,7 @@ class TorchCheckpointSource(ModelSource):
         self.notes = []
 
     def tensors(self) -> Iterator[SourceTensor]:
-        """See `ModelSource.tensors`; from the file itself, so that its mapped pages don't pile up in memory."""
+        """See `ModelSource.tensors`; read from the file, for mapped pages would pile up in memory."""
         with open_unbuffered(self._path) as file:
             for index, tensor in enumerate(self._tensors.tensors()):
                 place, nbytes = self._places.get(tensor.name), tensor.spec.nbytes
@@ -128,7 +133,7 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
     except pickle.UnpicklingError as error:
         raise SourceError(
-            f"{str(path)!r} holds more than tensors and plain containers, and loading that would run its code; "
+            f"{str(path)!r} holds more than tensors and plain containers, which would run code on loading; "
             "save a state dict, or a .safetensors file, where you trust it"
         ) from error
     except Exception as error:  # torch raises whatever the damage leads to
@@ -174,14 +179,18 @@ def _places(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, int] | No
         records = set(_records(path))
     except (zipfile.BadZipFile, OSError, ValueError):
         return None
-    storages = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors.values() if t.numel()}
+    storages = {
+        (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors.values() if t.numel()
+    }
     if not storages:
         return {}
     lowest, lowest_nbytes = min(storages)
     for candidate in sorted(records):
         base = lowest - candidate.offset
         if candidate.nbytes == lowest_nbytes and all((at - base, size) in records for at, size in storages):
-            return {name: t.data_ptr() - base for name, t in tensors.items() if t.numel() and t.is_contiguous()}
+            return {
+                name: t.data_ptr() - base for name, t in tensors.items() if t.numel() and t.is_contiguous()
+            }
     return None
 
 
