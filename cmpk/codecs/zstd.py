@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
+import threading
 from typing import ClassVar, Final
 
 import numpy as np
@@ -37,6 +40,8 @@ class Zstd(Codec):
         if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
             raise RecipeError(f"zstd level {level} is not within 1 to {zstandard.MAX_COMPRESSION_LEVEL}")
         self.level = level
+        # One for each thread, kept: making one takes longer than most streams do.
+        self._of_thread = threading.local()
 
     def encode(self, data: U8, threads: int = 1) -> Buffer:
         """Frames of 4 MiB each; see `Codec.encode`."""
@@ -50,7 +55,7 @@ class Zstd(Codec):
 
     def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
         """Decode the frames that the range touches; see `Codec.decode_range`."""
-        view = np.frombuffer(stream, np.uint8).data
+        view = stream.data if isinstance(stream, np.ndarray) else memoryview(stream)
         chunk_log2, ends = self._frame_ends(view, n)
         chunk = 1 << chunk_log2
         stop = start + len(out)
@@ -61,25 +66,34 @@ class Zstd(Codec):
             out[low - start : high - start] = decoded[low - first : high - first]
 
     def _frame_ends(self, view: memoryview, n: int) -> tuple[int, list[int]]:
+        """The chunk size, and where each frame begins; then the end of the last."""
         if not len(view) or not MIN_CHUNK_LOG2 <= view[0] <= MAX_CHUNK_LOG2:
             raise self.corrupt("the chunk size is out of range")
         n_frames = -(-n >> view[0])
         if len(view) < 1 + 4 * n_frames:
             raise self.corrupt("the stream ends within its table of frames")
-        sizes = np.frombuffer(view[1 : 1 + 4 * n_frames], "<u4")
-        ends = np.concatenate(([0], np.cumsum(sizes, dtype=np.uint64))).astype(np.int64) + 1 + 4 * n_frames
+        # Plain integers: most streams have one frame, and an array costs more than its whole table.
+        sizes = struct.unpack_from(f"<{n_frames}I", view, 1)
+        ends = list(itertools.accumulate(sizes, initial=1 + 4 * n_frames))
         if ends[-1] != len(view):
             raise self.corrupt("the frames do not fill the stream")
-        return view[0], ends.tolist()
+        return view[0], ends
 
     def _decode_frame(self, frame: memoryview, nbytes: int) -> U8:
         try:
             parameters = zstandard.get_frame_parameters(frame)
             if parameters.content_size != nbytes or parameters.dict_id != 0:
                 raise self.corrupt("a frame does not state the size of its chunk")
-            decoded = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+            decoded = self._decompressor().decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise self.corrupt(f"a frame can't be decoded: {error}") from error
         if len(decoded) != nbytes:
             raise self.corrupt("a frame is shorter than its chunk")
         return np.frombuffer(decoded, np.uint8)
+
+    def _decompressor(self) -> zstandard.ZstdDecompressor:
+        try:
+            return self._of_thread.decompressor  # type: ignore[no-any-return]
+        except AttributeError:
+            self._of_thread.decompressor = zstandard.ZstdDecompressor()
+            return self._decompressor()
