@@ -43,7 +43,7 @@ lint: $(READY)
 # The package installs without a compiler as well. Here that must not hide a compile error, so where the
 # native kernels are missing they are built once more, with all that the compiler says.
 native: $(READY)
-	@$(BIN)/python -c "import cmpk.kernels._native" || CMPK_REQUIRE_NATIVE=1 \
+	@$(BIN)/python -c "import cmpk.kernels._native" 2>/dev/null || CMPK_REQUIRE_NATIVE=1 \
 	  $(BIN)/python -m pip install -v --no-build-isolation --no-deps --editable .
 	CMPK_KERNELS=native $(BIN)/python -c "import cmpk; cmpk.show_config()"
 
