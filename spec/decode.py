@@ -605,6 +605,79 @@ def sync_deviations(packed: U8, w: int, p: int) -> list[int]:
     return [value - (1 << w - 1) for value in d.tolist()]
 
 
+# codecs/rans.md
+
+
+def decode_rans(stream: U8, n: int) -> U8:
+    """Section 1 of the page."""
+    need(n >= 1, "rans: no symbols")
+    need(len(stream) >= 3, "rans: the stream has no room for its head")
+    chunk_log2, first, last = stream[:3].tolist()
+    need(12 <= chunk_log2 <= 20, "rans: chunk_log2 is out of range")
+    need(first <= last, "rans: first exceeds last")
+    chunk = 1 << chunk_log2
+    sizes = [min(chunk, n - start) for start in range(0, n, chunk)]
+    frequencies, at = rans_frequencies(stream, last - first + 1)
+    chunk_at = at + 4 * len(sizes)
+    need(chunk_at <= len(stream), "rans: the stream ends before its first chunk")
+    nbytes = stream[at:chunk_at].view("<u4").tolist()
+    need(chunk_at + sum(nbytes) == len(stream), "rans: the chunks do not fill the stream")
+    out = []
+    for m, size in zip(sizes, nbytes, strict=True):
+        out.append(decode_rans_chunk(stream[chunk_at : chunk_at + size], m, first, frequencies))
+        chunk_at += size
+    return np.concatenate(out)
+
+
+def rans_frequencies(stream: U8, k: int) -> tuple[list[int], int]:
+    """Section 2: the frequencies of k symbols, and where they end."""
+    lower_at = 3 + -(-k // 2)
+    need(lower_at <= len(stream), "rans: the stream ends within the sizes of the frequencies")
+    packed = stream[3:lower_at]
+    z = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1).tolist()
+    need(not any(z[k:]), "rans: the unused half of the last size is not 0")
+    z = z[:k]
+    need(max(z) <= 12, "rans: the size of a frequency exceeds the limit")
+    need(z[0] and z[-1], "rans: first or last does not occur")
+    end = lower_at + -(-sum(max(size - 1, 0) for size in z) // 8)
+    need(end <= len(stream), "rans: the stream ends within the frequencies")
+    bits = int.from_bytes(stream[lower_at:end].tobytes(), "little")
+    frequencies = []
+    for size in z:
+        highest = 1 << size >> 1
+        frequencies.append(highest | bits & max(highest - 1, 0))
+        bits >>= max(size - 1, 0)
+    need(bits == 0, "rans: the unused bits of the frequencies are not 0")
+    need(sum(frequencies) == 4096, "rans: the frequencies do not add up")
+    return frequencies, end
+
+
+def decode_rans_chunk(chunk: U8, m: int, first: int, frequencies: list[int]) -> U8:
+    """Section 3: m symbols."""
+    need(len(chunk) >= 128 and len(chunk) % 2 == 0, "rans: the size of a chunk is odd or too small")
+    states = chunk[:128].view("<u4").tolist()
+    words = chunk[128:].view("<u2").tolist()
+    need(min(states) >= 65536, "rans: a state is too small")
+    below = [0, *itertools.accumulate(frequencies)]
+    index_of = [index for index, f in enumerate(frequencies) for _ in range(f)]
+    read = 0
+    out = bytearray()
+    for i in range(m):
+        x = states[i % 32]
+        slot = x % 4096
+        index = index_of[slot]
+        x = frequencies[index] * (x // 4096) + slot - below[index]
+        if x < 65536:
+            need(read < len(words), "rans: a word is needed and there is none")
+            x = 65536 * x + words[read]
+            read += 1
+        states[i % 32] = x
+        out.append(first + index)
+    need(states == [65536] * 32, "rans: a state does not end at the lower bound")
+    need(read == len(words), "rans: a word is left")
+    return np.frombuffer(out, np.uint8)
+
+
 class Codec(NamedTuple):
     """A page of codecs/."""
 
@@ -617,6 +690,7 @@ CODECS = {
     "zstd": Codec(65536, decode_zstd),
     "bitpack": Codec(8, decode_bitpack),
     "huffman": Codec(8, decode_huffman),
+    "rans": Codec(8192, decode_rans),
 }
 
 
