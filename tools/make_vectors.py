@@ -13,8 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
+from vectors import invalid_codecs, invalid_container, invalid_encodings, invalid_manifest
 from vectors.cases import Invalid, Valid
-from vectors.valid_codecs import bitpack_page, huffman_page, zstd_page
+from vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
 from vectors.valid_container import attachments, container, elements
 from vectors.valid_encodings import (
     alias_page,
@@ -37,6 +38,7 @@ def valid_vectors() -> list[Valid]:
         *zstd_page(),
         *bitpack_page(),
         *huffman_page(),
+        *rans_page(),
         *float_split_page(),
         *narrow_page(),
         *row_groups_page(),
@@ -48,12 +50,40 @@ def valid_vectors() -> list[Valid]:
 
 def invalid_vectors() -> list[Invalid]:
     """In the order of the pages."""
-    return []
+    pages = [
+        invalid_container.file_layout,
+        invalid_container.manifest_frame,
+        invalid_container.json_form,
+        invalid_container.json_values,
+        invalid_manifest.tensor_entries,
+        invalid_manifest.nodes,
+        invalid_manifest.expansion,
+        invalid_manifest.unknown_ids,
+        invalid_manifest.file_paths,
+        invalid_manifest.file_entries,
+        invalid_manifest.segment_bomb,
+        invalid_container.stream_places,
+        invalid_codecs.raw_streams,
+        invalid_codecs.zstd_streams,
+        invalid_codecs.bitpack_streams,
+        invalid_codecs.huffman_heads,
+        invalid_codecs.huffman_bits,
+        invalid_codecs.huffman_sync_points,
+        invalid_codecs.rans_streams,
+        invalid_encodings.aliases,
+        invalid_encodings.float_splits,
+        invalid_encodings.float_splits_values,
+        invalid_encodings.narrows,
+        invalid_encodings.row_groupings,
+        invalid_encodings.codebooks,
+    ]
+    return [vector for page in pages for vector in page()]
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write for people and programs."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
+def rows(table: dict[str, object], indent: str) -> str:
+    """An object in JSON, a line for each member."""
+    members = ",\n".join(f"{indent} {json.dumps(name)}: {json.dumps(value)}" for name, value in table.items())
+    return f"{{\n{members}\n{indent}}}" if members else "{}"
 
 
 def main() -> None:
@@ -63,14 +93,20 @@ def main() -> None:
     directory = parser.parse_args().directory
     for kind in ("valid", "invalid"):
         (directory / kind).mkdir(parents=True, exist_ok=True)
-    for vector in valid_vectors():
+    valid, invalid = valid_vectors(), invalid_vectors()
+    for vectors in (valid, invalid):
+        names = [vector.name for vector in vectors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a name is taken twice: {sorted(n for n in names if names.count(n) > 1)}")
+    for vector in valid:
         (directory / "valid" / f"{vector.name}.cmpk").write_bytes(vector.to_bytes())
-        write_json(directory / "valid" / f"{vector.name}.json", vector.expected())
-    expected = {}
-    for broken in invalid_vectors():
+        tables = ",\n".join(f' "{kind}": {rows(table, " ")}' for kind, table in vector.expected().items())
+        (directory / "valid" / f"{vector.name}.json").write_text(f"{{\n{tables}\n}}\n", encoding="ascii")
+    expected: dict[str, object] = {}
+    for broken in invalid:
         (directory / "invalid" / f"{broken.name}.cmpk").write_bytes(broken.data)
         expected[broken.name] = {"rule": broken.rule, "error": broken.error, "found_by": broken.found_by}
-    write_json(directory / "invalid" / "expected.json", expected)
+    (directory / "invalid" / "expected.json").write_text(rows(expected, "") + "\n", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,13 @@ __all__ = [
     "bitpack",
     "checksum",
     "frame",
+    "frame_of_runs",
     "huffman",
     "huffman_head",
     "noise",
+    "rans",
+    "rans_chunk",
+    "rans_head",
     "raw_block",
     "repeating_block",
     "rle_block",
@@ -112,10 +116,14 @@ def huffman(data: bytes, lengths: dict[int, int], chunk_log2: int = 18, width: i
 def huffman_head(lengths: dict[int, int], totals: list[int], chunk_log2: int, width: int) -> bytes:
     """All that stands before the sync points."""
     first, last = min(lengths), max(lengths)
-    nibbles = [lengths.get(symbol, 0) for symbol in range(first, last + 1)]
-    nibbles += [0] * (len(nibbles) % 2)
-    packed = bytes(low | high << 4 for low, high in zip(nibbles[::2], nibbles[1::2], strict=True))
+    packed = pack_nibbles([lengths.get(symbol, 0) for symbol in range(first, last + 1)])
     return bytes([chunk_log2, width, first, last]) + packed + struct.pack(f"<{len(totals)}I", *totals)
+
+
+def pack_nibbles(values: list[int]) -> bytes:
+    """Four bits each, the lower half of a byte first."""
+    values = values + [0] * (len(values) % 2)
+    return bytes(low | high << 4 for low, high in zip(values[::2], values[1::2], strict=True))
 
 
 def fits(deviation: int, width: int) -> bool:
@@ -128,7 +136,49 @@ def pack_bits(bits: str) -> bytes:
     return bytes(int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8))
 
 
+# codecs/rans.md
+
+
+def rans(data: bytes, frequencies: dict[int, int], chunk_log2: int = 18) -> bytes:
+    """The stream of symbols with these frequencies, which add up to 4096."""
+    size = 1 << chunk_log2
+    chunks = [rans_chunk(data[at : at + size], frequencies) for at in range(0, len(data), size)]
+    head = rans_head(frequencies, chunk_log2)
+    return head + struct.pack(f"<{len(chunks)}I", *map(len, chunks)) + b"".join(chunks)
+
+
+def rans_head(frequencies: dict[int, int], chunk_log2: int) -> bytes:
+    """All that stands before the sizes of the chunks."""
+    first, last = min(frequencies), max(frequencies)
+    given = [frequencies.get(symbol, 0) for symbol in range(first, last + 1)]
+    lower = "".join(f"{f:b}"[:0:-1] for f in given)
+    return bytes([chunk_log2, first, last]) + pack_nibbles([f.bit_length() for f in given]) + pack_bits(lower)
+
+
+def rans_chunk(data: bytes, frequencies: dict[int, int]) -> bytes:
+    """States, then words."""
+    below = {}
+    total = 0
+    for symbol in sorted(frequencies):
+        below[symbol] = total
+        total += frequencies[symbol]
+    states = [65536] * 32
+    words = []
+    for i in reversed(range(len(data))):
+        f = frequencies[data[i]]
+        x = states[i % 32]
+        if x >= f << 20:
+            words.append(x % 65536)
+            x //= 65536
+        states[i % 32] = (x // f << 12) + x % f + below[data[i]]
+    return struct.pack("<32I", *states) + struct.pack(f"<{len(words)}H", *reversed(words))
+
+
 # codecs/zstd.md; the frames are those of RFC 8878
+
+
+MAX_BLOCK = 1 << 17
+"""Bytes that a block may decode to."""
 
 
 def zstd(frames: list[bytes], chunk_log2: int = 22) -> bytes:
@@ -174,15 +224,31 @@ def repeating_block(literals: bytes, offset: int, length: int) -> tuple[int, int
     """A compressed block: literals (fewer than 16), then ``length`` bytes from ``offset`` bytes back.
 
     One sequence, all of whose code tables are of the kind that has a single code (RFC 8878, section
-    3.1.1.3.2); the length is 65539 .. 131074 less the literals.
+    3.1.1.3.2). The length is 131 .. 131072 less the literals.
     """
     literal_section = bytes([len(literals) << 3]) + literals
-    # Offset codes count three repeated offsets first; code c stands for 2^c and c more bits.
-    offset_code = (offset + 3).bit_length() - 1
-    match_code, match_base, match_nbits = 52, 65539, 16
-    fields = (offset + 3 - (1 << offset_code)) << match_nbits | length - match_base
-    marked = 1 << offset_code + match_nbits | fields
+    # Offset codes count three repeated offsets first: code c stands for 2^c - 3 and c more bits. So do
+    # those of the match length from 131 on, but for 36 that come first.
+    offset_nbits = (offset + 3).bit_length() - 1
+    match_nbits = (length - 3).bit_length() - 1
+    fields = (offset + 3 - (1 << offset_nbits)) << match_nbits | length - 3 - (1 << match_nbits)
+    marked = 1 << offset_nbits + match_nbits | fields
     bitstream = marked.to_bytes((marked.bit_length() + 7) // 8, "little")
-    sequences = bytes([1, 0b01010100, len(literals), offset_code, match_code]) + bitstream
+    sequences = bytes([1, 0b01010100, len(literals), offset_nbits, match_nbits + 36]) + bitstream
     content = literal_section + sequences
     return 2, len(content), content
+
+
+def frame_of_runs(*runs: tuple[bytes, int]) -> bytes:
+    """A frame of patterns, each repeated a number of times."""
+    blocks = []
+    for pattern, count in runs:
+        blocks.append(raw_block(pattern))
+        left = len(pattern) * (count - 1)
+        while left >= 131:
+            length = min(left, MAX_BLOCK)
+            blocks.append(repeating_block(b"", len(pattern), length))
+            left -= length
+        if left:
+            blocks.append(raw_block((pattern * 132)[-left:]))
+    return frame(sum(len(pattern) * count for pattern, count in runs), *blocks)

@@ -14,6 +14,7 @@ from vectors.streams import (
     frame,
     huffman,
     noise,
+    rans,
     raw_block,
     repeating_block,
     rle_block,
@@ -21,7 +22,7 @@ from vectors.streams import (
     zstd,
 )
 
-__all__ = ["bitpack_page", "huffman_page", "zstd_page"]
+__all__ = ["bitpack_page", "huffman_page", "rans_page", "zstd_page"]
 
 
 def zstd_page() -> Iterator[Valid]:
@@ -94,3 +95,28 @@ def huffman_page() -> Iterator[Valid]:
     yield of("full-chunks", data[:8192], STEEP, 12)
     yield of("last-chunk-of-one-symbol", data[:4097], STEEP, 12)
     yield of("sync-interval-of-one-symbol", data[:1025], STEEP)
+
+
+def rans_page() -> Iterator[Valid]:
+    """codecs/rans.md."""
+
+    def of(name: str, data: bytes, frequencies: dict[int, int], chunk_log2: int = 18) -> Valid:
+        node = leaf("rans", rans(data, frequencies, chunk_log2))
+        return Valid(f"rans-{name}", one("U8", [len(data)], data, node))
+
+    steep = {symbol: 1 << 12 - length for symbol, length in STEEP.items()}
+    yield of("one-byte", b"\x07", {7: 2048, 9: 2048})
+    yield of("two-symbols", bytes([0, 255, 255, 0]), {0: 1365, 255: 2731})
+    yield of("of-32-symbols", skewed(32, STEEP), steep)
+    yield of("of-33-symbols", skewed(33, STEEP), steep)
+    yield of("all-symbols", bytes(range(256)) * 2, dict.fromkeys(range(256), 16))
+    yield of("one-symbol-of-a-full-table", b"\x05" * 5000, {5: 4095, 6: 1})
+    yield of("the-rarest-symbol", b"\x06" * 500, {5: 4095, 6: 1})
+    thirds = range(3, 99, 3)
+    yield of("symbols-that-do-not-occur", bytes(thirds) * 9, dict.fromkeys(thirds, 128))
+    data = skewed(9000, STEEP)
+    yield of("chunks", data, steep, 12)
+    yield of("one-chunk", data, steep, 20)
+    yield of("full-chunks", data[:8192], steep, 12)
+    yield of("last-chunk-of-one-symbol", data[:4097], steep, 12)
+    yield of("badly-chosen-frequencies", data[:600], {12 - symbol: f for symbol, f in steep.items()})
