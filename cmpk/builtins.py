@@ -5,18 +5,20 @@ Imports are inside the hooks: a process that only loads a model never imports pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cmpk import kernels
 from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Raw, Zstd
 from cmpk.encodings import Alias, Codebook, Encoding, FloatSplit, Narrow, RowGroups
 from cmpk.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from cmpk.importers.base import Importer
+    from cmpk.kernels.interface import KernelBackend
     from cmpk.passes.base import Pass
 
-__all__ = ["cmpk_codecs", "cmpk_encodings", "cmpk_importers", "cmpk_passes"]
+__all__ = ["cmpk_codecs", "cmpk_encodings", "cmpk_importers", "cmpk_kernels", "cmpk_passes"]
 
 
 @hookimpl
@@ -45,3 +47,9 @@ def cmpk_importers() -> Sequence[Importer]:
     from cmpk.importers import DirectoryImporter, SafetensorsImporter, TorchCheckpointImporter
 
     return (SafetensorsImporter(), TorchCheckpointImporter(), DirectoryImporter())
+
+
+@hookimpl
+def cmpk_kernels() -> Mapping[str, KernelBackend]:
+    """The kernels that this installation has."""
+    return kernels.built_in()

@@ -8,6 +8,7 @@ from importlib import metadata
 
 from cmpk import kernels
 from cmpk.indexing import default_threads
+from cmpk.registry import install_kernels
 from cmpk.version import __version__
 
 __all__ = ["config", "show_config"]
@@ -15,15 +16,16 @@ __all__ = ["config", "show_config"]
 
 def config() -> dict[str, str]:
     """Version, kernels, threads and the versions of what cmpk builds on, as text by name."""
+    install_kernels()
     name = kernels.active_name()
-    kernel_text = (
-        "native (C++)" if name == "native" else "reference (NumPy): correct, but many times slower; "
-    )
-    if name == "reference":
-        kernel_text += "install a C++ compiler and reinstall cmpk to get the native ones"
+    about = {
+        "native": "native (C++)",
+        "reference": "reference (NumPy): correct, but many times slower; "
+        "install a C++ compiler and reinstall cmpk to get the native ones",
+    }
     found = {
         "cmpk": __version__,
-        "kernels": kernel_text,
+        "kernels": about.get(name, f"{name} (of a plugin)"),
         "threads": str(default_threads()),
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
     }

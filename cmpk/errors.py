@@ -12,6 +12,9 @@ CmpkError
 └── RecipeError            a recipe is unknown or malformed
 """
 
+import contextlib
+from collections.abc import Iterator
+
 __all__ = [
     "CmpkError",
     "CorruptStreamError",
@@ -23,6 +26,7 @@ __all__ = [
     "RecipeError",
     "SourceError",
     "UnknownIdError",
+    "blame",
 ]
 
 
@@ -64,3 +68,30 @@ class PluginError(CmpkError):
 
 class RecipeError(CmpkError):
     """A recipe is unknown or malformed."""
+
+
+@contextlib.contextmanager
+def blame(what: str, plugin: str) -> Iterator[None]:
+    """Turn whatever a plugin's code raises into a `PluginError` that names the plugin.
+
+    Parameters
+    ----------
+    what : str
+        What is run, as ``codec 'lz4'``.
+    plugin : str
+        The package that it comes with, and its version. Empty for cmpk's own code, whose bugs are
+        left as they are.
+
+    Raises
+    ------
+    PluginError
+        For any exception but a `CmpkError`.
+    """
+    try:
+        yield
+    except CmpkError:
+        raise
+    except Exception as error:
+        if not plugin:
+            raise
+        raise PluginError(f"{what} of {plugin} failed: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""What a plugin may offer. Each hook is called once, when the registry is built."""
+"""What a plugin may offer. Each hook is called once, when what it gives is first needed."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def cmpk_importers() -> Sequence[Importer]:
 
 @hookspec
 def cmpk_kernels() -> Mapping[str, KernelBackend]:
-    """Kernel backends by name; chosen with CMPK_KERNELS."""
+    """Kernel backends by name. Only called where CMPK_KERNELS names one that is not cmpk's own."""
     return {}
 
 
 @hookspec
 def cmpk_commands() -> Sequence[click.Command]:
-    """Subcommands of ``cmpk``. Called by the command line only."""
+    """Subcommands of ``cmpk``. Not called where cmpk is used as a library."""
     return ()

@@ -1,19 +1,21 @@
-"""The registry: id → implementation. Hooks are called once, when it is built; then it is a dictionary."""
+"""The registry: id → implementation. Each hook is called once, when first needed; then it is a dictionary."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
-from cmpk import builtins, hookspecs
+from cmpk import builtins, hookspecs, kernels
 from cmpk.codecs.base import Codec
 from cmpk.encodings.base import Encoding
-from cmpk.errors import PluginError, UnknownIdError
+from cmpk.errors import PluginError, UnknownIdError, blame
+from cmpk.offers import KINDS, flaw_of, items_of, singular
 
 if TYPE_CHECKING:
     import click
@@ -30,12 +32,11 @@ __all__ = [
     "builtin_registry",
     "codec_of",
     "find",
+    "install_kernels",
     "registry",
 ]
 
 T = TypeVar("T")
-
-KINDS: Final = ("codecs", "encodings", "passes", "importers", "kernels", "commands")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Registered(Generic[T]):
     item: T
     origin: Origin
 
+    @property
+    def plugin(self) -> str:
+        """The plugin that offers it, as ``name version``; empty for what comes with cmpk."""
+        return "" if self.origin == _own_origin() else str(self.origin)
+
 
 @dataclass(frozen=True, slots=True)
 class PluginProblem:
@@ -72,16 +78,23 @@ class Registry:
     plugins offer belongs to neither, and looking it up is an error that names both; an id of the
     specification always stays with cmpk.
 
-    Attributes
+    Parameters
     ----------
-    problems : list of PluginProblem
+    plugins : iterable of (Origin, object)
+        Each object, most often a module, has hooks as attributes.
+    problems : iterable of PluginProblem
+        What was found before.
     """
 
-    def __init__(self, plugins: Iterable[tuple[Origin, object]]) -> None:
-        self.problems: list[PluginProblem] = []
+    def __init__(
+        self, plugins: Iterable[tuple[Origin, object]], problems: Iterable[PluginProblem] = ()
+    ) -> None:
+        self._problems = list(problems)
         self._offers: dict[str, dict[str, Registered[Any]]] = {}
-        self._clashes: dict[str, dict[str, list[Origin]]] = {kind: {} for kind in KINDS}
-        self._origins: dict[str, Origin] = {}
+        self._clashes: dict[str, dict[str, list[Origin]]] = {}
+        self._origins: list[Origin] = []
+        # Reentrant: a hook may look up what others offer.
+        self._lock = threading.RLock()
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for origin, plugin in plugins:
@@ -117,8 +130,15 @@ class Registry:
         """Subcommands by name."""
         return self._of_kind("commands")
 
-    def lookup(self, kind: str, item_id: str) -> Any:
-        """The implementation of an id.
+    @property
+    def problems(self) -> list[PluginProblem]:
+        """All that was left out and why; asks every plugin for everything it has."""
+        for kind in KINDS:
+            self._of_kind(kind)
+        return list(self._problems)
+
+    def registered(self, kind: str, item_id: str) -> Registered[Any]:
+        """The implementation of an id, and who offers it.
 
         Raises
         ------
@@ -127,71 +147,108 @@ class Registry:
         UnknownIdError
             If none does.
         """
-        found = self._of_kind(kind).get(item_id)
-        if found is not None:
-            return found.item
-        singular = {"passes": "pass", "kernels": "kernel backend"}.get(kind, kind.removesuffix("s"))
-        rivals = self._clashes[kind].get(item_id)
+        offers = self._of_kind(kind)
+        if item_id in offers:
+            return offers[item_id]
+        rivals = self.rivals(kind, item_id)
         if rivals:
-            names = " and ".join(str(origin) for origin in rivals)
-            raise PluginError(f"{singular} {item_id!r} is offered by {names}; uninstall one of them")
+            names = " and ".join(map(str, rivals))
+            raise PluginError(f"{singular(kind)} {item_id!r} is offered by {names}; uninstall all but one")
+        left_out = "".join(f"; {problem.origin} was left out: {problem.reason}" for problem in self._problems)
         raise UnknownIdError(
-            f"no {singular} is called {item_id!r}; there are {', '.join(self._of_kind(kind))}"
+            f"no {singular(kind)} is called {item_id!r}; there are {', '.join(offers)}{left_out}"
         )
 
+    def lookup(self, kind: str, item_id: str) -> Any:
+        """The implementation of an id; raises as `registered` does."""
+        return self.registered(kind, item_id).item
+
+    def rivals(self, kind: str, item_id: str) -> list[Origin]:
+        """The plugins that offer the same id, if there are several."""
+        self._of_kind(kind)
+        return self._clashes[kind].get(item_id, [])
+
+    def problem_of(self, distribution: str) -> str:
+        """Why a plugin, or part of it, was left out, as far as was noticed; empty if it was not."""
+        reasons = (problem.reason for problem in self._problems if problem.origin.name == distribution)
+        return next(reasons, "")
+
     def _register(self, origin: Origin, plugin: object) -> None:
-        try:
-            name = self._manager.register(plugin)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            self.problems.append(PluginProblem(origin, f"can't be registered: {error}"))
+        if self._manager.is_registered(plugin):
+            self._leave_out(origin, "its entry points name the same object twice")
             return
-        if name is not None:
-            self._origins[name] = origin
+        # The name is the plugin's number: the order in which it stands, whatever its hooks' options say.
+        name = str(len(self._origins))
+        self._origins.append(origin)
+        try:
+            self._manager.register(plugin, name)
+            hooks = self._manager.get_hookcallers(plugin) or []
+        except Exception as error:
+            # pluggy keeps the hooks that it met before the faulty one.
+            self._manager.unregister(plugin)
+            self._leave_out(origin, f"can't be registered: {' '.join(str(error).split())}")
+            return
+        if not hooks:
+            self._leave_out(
+                origin, "offers nothing: no function in it is marked with cmpk.hookspecs.hookimpl"
+            )
+        for hook in hooks:
+            if not hook.has_spec():
+                known = ", ".join(f"cmpk_{kind}" for kind in KINDS)
+                self._leave_out(origin, f"there is no hook {hook.name!r}; there are {known}")
+
+    def _leave_out(self, origin: Origin, reason: str) -> None:
+        self._problems.append(PluginProblem(origin, reason))
 
     def _of_kind(self, kind: str) -> dict[str, Registered[Any]]:
-        if kind not in self._offers:
-            self._offers[kind] = {}
-            for origin, item_id, item in self._ask(kind):
-                self._offer(kind, origin, item_id, item)
-        return self._offers[kind]
+        with self._lock:
+            if kind not in self._offers:
+                offers: dict[str, Registered[Any]] = {}
+                clashes: dict[str, list[Origin]] = {}
+                for origin, item_id, item in self._ask(kind):
+                    self._take(kind, offers, clashes, Registered(item, origin), item_id)
+                for item_id, rivals in clashes.items():
+                    for origin in rivals:
+                        others = " and ".join(str(rival) for rival in rivals if rival != origin)
+                        self._leave_out(origin, f"{singular(kind)} {item_id!r} is also offered by {others}")
+                self._clashes[kind], self._offers[kind] = clashes, offers
+            return self._offers[kind]
 
-    def _ask(self, kind: str) -> Iterable[tuple[Origin, str, Any]]:
+    def _ask(self, kind: str) -> Iterator[tuple[Origin, str, Any]]:
         # One call a plugin instead of one for all, so that a plugin that raises takes nobody with it.
         hook = getattr(self._manager.hook, f"cmpk_{kind}")
-        for implementation in hook.get_hookimpls():
-            origin = self._origins[implementation.plugin_name]
+        for implementation in sorted(hook.get_hookimpls(), key=lambda found: int(found.plugin_name)):
+            origin = self._origins[int(implementation.plugin_name)]
             try:
-                offered = implementation.function()
-                items = (
-                    offered.items()
-                    if isinstance(offered, Mapping)
-                    else [(_id_of(item), item) for item in offered]
-                )
-                yield from [(origin, item_id, item) for item_id, item in items]
+                items = items_of(kind, implementation.function())
             except Exception as error:
-                self.problems.append(
-                    PluginProblem(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}")
-                )
+                self._leave_out(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}")
+                continue
+            for item_id, item in items:
+                flaw = flaw_of(kind, item_id, item)
+                if flaw:
+                    self._leave_out(origin, f"cmpk_{kind} offers {item!r}: {flaw}")
+                else:
+                    yield origin, item_id, item
 
-    def _offer(self, kind: str, origin: Origin, item_id: str, item: Any) -> None:
-        offers, clashes = self._offers[kind], self._clashes[kind]
+    def _take(
+        self,
+        kind: str,
+        offers: dict[str, Registered[Any]],
+        clashes: dict[str, list[Origin]],
+        offered: Registered[Any],
+        item_id: str,
+    ) -> None:
         holder = offers.get(item_id)
         if item_id in clashes:
-            clashes[item_id].append(origin)
+            clashes[item_id].append(offered.origin)
         elif holder is None:
-            offers[item_id] = Registered(item, origin)
-        elif holder.origin == _own_origin():
-            self.problems.append(PluginProblem(origin, f"{kind}: {item_id!r} belongs to cmpk itself"))
+            offers[item_id] = offered
+        elif not holder.plugin:
+            self._leave_out(offered.origin, f"{singular(kind)} {item_id!r} belongs to cmpk itself")
         else:
             del offers[item_id]
-            clashes[item_id] = [holder.origin, origin]
-            self.problems.append(
-                PluginProblem(origin, f"{kind}: {item_id!r} is also offered by {holder.origin}")
-            )
-
-
-def _id_of(item: Any) -> str:
-    return str(item.id if hasattr(item, "id") else item.name)
+            clashes[item_id] = [holder.origin, offered.origin]
 
 
 @functools.cache
@@ -204,16 +261,35 @@ def builtin_registry() -> Registry:
 def registry() -> Registry:
     """What comes with cmpk and every installed plugin (entry-point group ``cmpk``)."""
     plugins: list[tuple[Origin, object]] = [(_own_origin(), builtins)]
-    problems = []
-    for entry in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
-        origin = Origin(entry.dist.name, entry.dist.version) if entry.dist else Origin(entry.value, "?")
+    entries, problems = _entry_points()
+    for origin, entry in entries:
         try:
             plugins.append((origin, entry.load()))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problems.append(PluginProblem(origin, f"can't be imported: {type(error).__name__}: {error}"))
-    built = Registry(plugins)
-    built.problems.extend(problems)
-    return built
+    return Registry(plugins, problems)
+
+
+def _entry_points() -> tuple[list[tuple[Origin, metadata.EntryPoint]], list[PluginProblem]]:
+    """The entry points of the group, by distribution and name, and the packages that have unreadable ones."""
+    found: dict[str, list[tuple[Origin, metadata.EntryPoint]]] = {}
+    problems: dict[str, PluginProblem] = {}
+    # Not metadata.entry_points: one package with a broken list of them would hide those of all others.
+    for distribution in metadata.distributions():
+        try:
+            entries = distribution.entry_points.select(group=hookspecs.PROJECT)
+        except Exception as error:
+            name = str(distribution.name)
+            reason = f"its entry points can't be read: {type(error).__name__}: {error}"
+            problems.setdefault(name, PluginProblem(Origin(name, "?"), reason))
+            continue
+        if entries:
+            origin = Origin(str(distribution.name), str(distribution.version))
+            # The first on sys.path is the one that is imported.
+            found.setdefault(
+                origin.name, [(origin, entry) for entry in sorted(entries, key=lambda entry: entry.name)]
+            )
+    return [pair for name in sorted(found) for pair in found[name]], list(problems.values())
 
 
 def find(kind: str, item_id: str) -> Registered[Any] | None:
@@ -234,14 +310,31 @@ def codec_of(text: str) -> Codec:
         If there is no such codec, or two.
     """
     item_id, colon, level = text.partition(":")
-    codec: Codec = registry().lookup("codecs", item_id)
+    registered: Registered[Codec] = registry().registered("codecs", item_id)
     if not colon:
-        return codec
-    make: Callable[..., Codec] = type(codec)
-    try:
-        return make(level=int(level))
-    except (TypeError, ValueError):
-        raise UnknownIdError(f"codec {item_id!r} has no level {level!r}") from None
+        return registered.item
+    make: Callable[..., Codec] = type(registered.item)
+    with blame(f"codec {item_id!r}", registered.plugin):
+        try:
+            return make(level=int(level))
+        except (TypeError, ValueError):
+            raise UnknownIdError(f"codec {item_id!r} has no level {level!r}") from None
+
+
+def install_kernels() -> None:
+    """Let the kernels have the backend that CMPK_KERNELS names, where a plugin offers it.
+
+    The kernels lie below the registry and can't ask it; what reads and writes archives calls this
+    before it uses them.
+
+    Raises
+    ------
+    UnknownIdError, PluginError
+        If there is no such backend, or two.
+    """
+    name = kernels.requested()
+    if name and name not in kernels.BUILT_IN:
+        kernels.register(name, registry().lookup("kernels", name))
 
 
 @functools.cache

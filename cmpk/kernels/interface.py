@@ -9,12 +9,12 @@ its inputs or writes outside its outputs, whatever the bytes are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOAT_LAYOUTS", "Buffer", "FloatJob", "KernelBackend", "Source", "U8"]
+__all__ = ["FLOAT_LAYOUTS", "FUSED_CODECS", "U8", "Buffer", "FloatJob", "KernelBackend", "Source"]
 
 U8: TypeAlias = NDArray[np.uint8]
 Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
@@ -31,6 +31,9 @@ FLOAT_LAYOUTS: dict[str, tuple[int, int]] = {
 }
 """Exponent and mantissa bits of the types that ``float_split`` takes (spec/encodings/float_split.md)."""
 
+FUSED_CODECS: Final = ("raw", "bitpack", "huffman", "rans")
+"""What `KernelBackend.decode_floats` decodes on the way."""
+
 
 class Source(NamedTuple):
     """A part of ``n`` bytes as it is stored.
@@ -38,7 +41,7 @@ class Source(NamedTuple):
     Attributes
     ----------
     codec : str
-        ``raw``, ``huffman``, ``rans`` or ``bitpack``: what `KernelBackend.decode_floats` decodes on the way.
+        One of `FUSED_CODECS`.
     stream : buffer
         The stored bytes.
     """
