@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Encoding, Leaf, Stored
-from cmpk.errors import FormatError, UnknownIdError
+from cmpk.errors import CmpkError, FormatError, PluginError, UnknownIdError, blame
 from cmpk.format.layout import MAX_EXPANSION, MAX_TENSOR_NBYTES
 from cmpk.format.manifest import Manifest, Node, TensorEntry
-from cmpk.registry import find
+from cmpk.registry import find, registry
 
 __all__ = ["require_installed", "resolve_files", "resolve_tensors"]
+
+_DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Stored]:
@@ -70,50 +74,68 @@ def require_installed(stored: Stored, what: str, providers: dict[str, str]) -> N
     ------
     UnknownIdError
         If one is not; the message names the package to install.
+    PluginError
+        If two plugins offer it.
     """
     if isinstance(stored, Leaf):
         if stored.codec is None:
-            raise _unknown(what, "codec", stored.node.codec, providers)
+            raise _missing(what, "codecs", stored.node.codec, providers)
         return
     if stored.encoding is None:
-        raise _unknown(what, "encoding", stored.node.encoding, providers)
+        raise _missing(what, "encodings", stored.node.encoding, providers)
     for part in stored.parts.values():
         require_installed(part, what, providers)
 
 
-def _unknown(what: str, kind: str, item_id: str, providers: dict[str, str]) -> UnknownIdError:
+def _missing(what: str, kind: str, item_id: str, providers: dict[str, str]) -> CmpkError:
+    """The error for an id that can't be looked up, with what to do about it."""
+    need = f"{what} needs {kind.removesuffix('s')} {item_id!r}"
+    rivals = registry().rivals(kind, item_id)
+    if rivals:
+        names = " and ".join(map(str, rivals))
+        return PluginError(f"{need}, which is offered by {names}; uninstall all but one")
     provider = providers.get(item_id)
     if provider is None:
-        return UnknownIdError(f"{what} needs {kind} {item_id!r}, which this version of cmpk does not have")
+        return UnknownIdError(f"{need}, which this version of cmpk does not have")
     package = provider.partition(" ")[0]
-    return UnknownIdError(f"{what} needs {kind} {item_id!r}; it comes with {provider}: pip install {package}")
+    if not _DISTRIBUTION.fullmatch(package):
+        # A file must not have a say in what is typed into a shell.
+        return UnknownIdError(f"{need}; it comes with {provider!r}, which is no name of a package")
+    problem = registry().problem_of(package)
+    if problem:
+        return UnknownIdError(f"{need}; it comes with {provider}, which is installed but broken: {problem}")
+    return UnknownIdError(f"{need}; it comes with {provider}: pip install {package}")
 
 
 def _resolve(node: Node, spec: TensorSpec | None, offsets: Iterator[int], *, is_root: bool = False) -> Stored:
     if node.codec:
-        registered = find("codecs", node.codec)
-        codec: Codec | None = registered.item if registered else None
+        codec = find("codecs", node.codec)
         if spec is not None:
-            _check_expansion(node, spec, codec)
-        return Leaf(node, next(offsets), spec, codec)
+            _check_expansion(node, spec, codec.item if codec else None)
+        return Leaf(node, next(offsets), spec, *((codec.item, codec.plugin) if codec else (None, "")))
     if node.encoding == "alias" and not is_root:
         raise FormatError("only a whole tensor can be an alias")
-    registered = find("encodings", node.encoding)
-    encoding: Encoding | None = registered.item if registered else None
+    encoding = find("encodings", node.encoding)
     specs: dict[str, TensorSpec] | None = None
     if encoding is not None and spec is not None:
-        try:
-            specs = encoding.part_specs(spec, node.params)
-        except FormatError as error:
-            raise FormatError(f"encoding {node.encoding!r}: {error}") from None
-        if list(specs) != list(node.parts):
-            raise FormatError(
-                f"encoding {node.encoding!r} has the parts {list(node.parts)}, not {list(specs)}"
-            )
+        with blame(f"encoding {node.encoding!r}", encoding.plugin):
+            specs = _part_specs(node, encoding.item, spec)
     parts = {
         name: _resolve(part, specs[name] if specs else None, offsets) for name, part in node.parts.items()
     }
-    return Branch(node, spec, encoding, parts)
+    return Branch(node, spec, encoding.item if encoding else None, parts, encoding.plugin if encoding else "")
+
+
+def _part_specs(node: Node, encoding: Encoding, spec: TensorSpec) -> dict[str, TensorSpec]:
+    try:
+        specs = encoding.part_specs(spec, node.params)
+    except FormatError as error:
+        raise FormatError(f"encoding {node.encoding!r}: {error}") from None
+    if list(specs) != list(node.parts):
+        raise FormatError(f"encoding {node.encoding!r} has the parts {list(node.parts)}, not {list(specs)}")
+    if any(part.nbytes < 0 for part in specs.values()):
+        raise FormatError(f"encoding {node.encoding!r} has a part of less than no bytes")
+    return specs
 
 
 def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:

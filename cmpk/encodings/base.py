@@ -12,7 +12,7 @@ import numpy as np
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import DTYPES, TensorSpec
-from cmpk.errors import CmpkError, CorruptStreamError, FormatError
+from cmpk.errors import CmpkError, CorruptStreamError, FormatError, blame
 from cmpk.format.manifest import Node, Params
 from cmpk.kernels.interface import U8, FloatJob, Source
 
@@ -45,12 +45,15 @@ class Leaf:
         None below an encoding that is not installed.
     codec : Codec or None
         None if it is not installed.
+    plugin : str
+        The plugin that offers the codec, as ``name version``; empty for cmpk's own.
     """
 
     node: Node
     offset: int
     spec: TensorSpec | None
     codec: Codec | None
+    plugin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Branch:
     spec: TensorSpec | None
     encoding: Encoding | None
     parts: dict[str, Stored]
+    plugin: str = ""
 
 
 Stored: TypeAlias = Leaf | Branch
@@ -153,13 +157,16 @@ class Decoder:
         if isinstance(stored, Branch):
             if stored.encoding is None:
                 raise CmpkError(f"encoding {stored.node.encoding!r} is not installed")
-            stored.encoding.decode_range(stored, start, stop, out, self)
+            with blame(f"encoding {stored.encoding.id!r}", stored.plugin):
+                stored.encoding.decode_range(stored, start, stop, out, self)
             return
         spec = known_spec(stored)
         if stored.codec is None:
             raise CmpkError(f"codec {stored.node.codec!r} is not installed")
         cut = byte_range(spec, start, stop)
-        stored.codec.decode_range(self._read(stored), spec.nbytes, cut.start, out, self.threads)
+        stream = self._read(stored)
+        with blame(f"codec {stored.codec.id!r}", stored.plugin):
+            stored.codec.decode_range(stream, spec.nbytes, cut.start, out, self.threads)
 
     def source(self, stored: Stored) -> Source:
         """A part for a float job: its stream where the kernels decode it themselves, else its bytes."""
