@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import time
 from collections import deque
@@ -14,21 +15,21 @@ from typing import IO, Any, BinaryIO, Final, TypeAlias
 
 import blake3
 import msgspec
-import numpy as np
 
+from cmpk.archive import Archive
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
-from cmpk.errors import SourceError
+from cmpk.errors import PluginError, SourceError, blame
+from cmpk.estimates import estimate, expands_within
 from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
-from cmpk.format.layout import MAX_EXPANSION
 from cmpk.importers.base import ModelSource, SourceTensor
 from cmpk.importers.state_dict import StateDictSource, checked_metadata
 from cmpk.indexing import default_threads
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.passes.base import Pass, Planned, Split
 from cmpk.recipe import Recipe, load_recipe
-from cmpk.registry import Registry, codec_of, registry
+from cmpk.registry import Registry, codec_of, install_kernels, registry
 from cmpk.version import __version__
 
 __all__ = ["PackReport", "Progress", "pack"]
@@ -40,9 +41,6 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 _IN_FLIGHT_NBYTES: Final = 128 << 20
 """Tensors that are worked on at a time may have this many bytes in all; a larger one goes alone."""
-
-_SAMPLE_NBYTES: Final = 1 << 17
-_SAMPLE_PIECES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +105,10 @@ def pack(
     Raises
     ------
     SourceError, RecipeError, DestinationError
+    UnknownIdError
+        If the recipe names a codec or pass that is not installed.
+    PluginError
+        If a plugin's codec or pass fails, or makes what can't be read back.
     """
     started = time.perf_counter()
     packer = _Packer(load_recipe(recipe), jobs or default_threads())
@@ -142,8 +144,9 @@ def _open_source(src: PathLike | Mapping[str, Any] | ModelSource, offers: Regist
     if not path.exists():
         raise SourceError(f"{str(path)!r} does not exist")
     for registered in offers.importers.values():
-        if registered.item.accepts(path):
-            return registered.item.open(path)
+        with blame(f"importer {registered.item.id!r}", registered.plugin):
+            if registered.item.accepts(path):
+                return registered.item.open(path)
     forms = "; ".join(registered.item.summary for registered in offers.importers.values())
     raise SourceError(f"{str(path)!r} is in no form that can be packed: {forms}")
 
@@ -167,12 +170,19 @@ class _Packer:
     """A recipe at work."""
 
     def __init__(self, recipe: Recipe, jobs: int) -> None:
+        install_kernels()
         self.registry = registry()
         self._recipe = recipe
         self._jobs = max(1, jobs)
-        self._codecs: list[Codec] = [codec_of(text) for text in recipe.codecs]
-        self._passes: list[tuple[Pass, Mapping[str, object]]] = [
-            (self.registry.lookup("passes", pass_id), options) for pass_id, options in recipe.passes.items()
+        # Each with the plugin that it comes with, empty for cmpk's own.
+        self._codecs: list[tuple[Codec, str]] = [
+            (codec, self.registry.registered("codecs", codec.id).plugin)
+            for codec in map(codec_of, recipe.codecs)
+        ]
+        self._passes: list[tuple[Pass, Mapping[str, object], str]] = [
+            (found.item, options, found.plugin)
+            for pass_id, options in recipe.passes.items()
+            for found in [self.registry.registered("passes", pass_id)]
         ]
         self._providers: dict[str, str] = {}
 
@@ -188,8 +198,8 @@ class _Packer:
             elif holder != tensor.name and tensor.spec.nbytes:
                 tensors.append(_alias(tensor, holder, tied=0))
             else:
-                node = self._write(coded, writer)
-                tensors.append(_entry(tensor, digest, node))
+                self._providers |= self._plugins_in(coded)
+                tensors.append(_entry(tensor, digest, _write(coded, writer)))
             done += tensor.spec.nbytes
             if progress is not None:
                 progress(done, source.nbytes)
@@ -236,14 +246,19 @@ class _Packer:
 
     def _code_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> tuple[_Coded, str]:
         digest = blake3.blake3(data.data).hexdigest()
-        part = Part(tensor.spec, data)
+        part = Part(tensor.spec, _read_only(data))
         planned: Planned = part
-        for chosen, options in self._passes:
-            found = chosen.apply(tensor.name, part, options)
+        pass_id = plugin = ""
+        for chosen, options, its_plugin in self._passes:
+            with blame(f"pass {chosen.id!r}", its_plugin):
+                found = chosen.apply(tensor.name, part, options)
             if found is not None:
-                planned = found
+                planned, pass_id, plugin = found, chosen.id, its_plugin
                 break
-        return self._code(planned, threads), digest
+        with blame(f"pass {pass_id!r}", plugin):
+            coded = self._code(planned, threads)
+        self._check_readable(tensor.name, part, coded, plugin)
+        return coded, digest
 
     def _code(self, planned: Planned, threads: int) -> _Coded:
         if isinstance(planned, Split):
@@ -254,36 +269,58 @@ class _Packer:
 
     def _smallest(self, data: U8, threads: int) -> _CodedLeaf:
         """Code bytes with the codec that makes them fewest: estimated on all or a sample, then checked."""
+        limit = len(data) * (1 - self._recipe.min_saving)
         estimates = []
-        for codec in self._codecs:
+        for codec, plugin in self._codecs:
             if codec.id == "raw" or not len(data):
                 continue
-            size = _estimate(codec, data)
-            if size is not None and size <= len(data) * (1 - self._recipe.min_saving):
-                estimates.append((size, codec.id, codec))
+            with blame(f"codec {codec.id!r}", plugin):
+                size = estimate(codec, data)
+                if size is not None and size <= limit:
+                    estimates.append((size, codec.id, codec, plugin))
         best = _CodedLeaf("raw", data)
-        limit = len(data) * (1 - self._recipe.min_saving)
-        for _, _, codec in sorted(estimates, key=lambda estimate: estimate[:2])[:2]:
-            stream = codec.encode(data, threads)
-            if stream is None or len(stream) > limit or not _expands_within(codec, len(stream), len(data)):
+        for _, _, codec, plugin in sorted(estimates, key=lambda estimated: estimated[:2])[:2]:
+            with blame(f"codec {codec.id!r}", plugin):
+                stream = codec.encode(data, threads)
+                view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
+            if view is None or len(view) > limit or not expands_within(codec, len(view), len(data)):
                 continue
-            if len(stream) < len(best.stream):
-                best = _CodedLeaf(codec.id, stream)
+            if len(view) < len(best.stream):
+                best = _CodedLeaf(codec.id, view)
         return best
 
-    def _write(self, coded: _Coded, writer: ContainerWriter) -> Node:
+    def _plugins_in(self, coded: _Coded) -> dict[str, str]:
+        """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""
         if isinstance(coded, _CodedLeaf):
-            self._note_provider("codecs", coded.codec)
-            return writer.add_stream(coded.codec, coded.stream)
-        split = coded.split
-        self._note_provider("encodings", split.encoding)
-        parts = {name: self._write(part, writer) for name, part in coded.parts.items()}
-        return Node(encoding=split.encoding, params=dict(sorted(split.params.items())), parts=parts)
+            plugin = self.registry.registered("codecs", coded.codec).plugin
+            return {coded.codec: plugin} if plugin else {}
+        plugin = self.registry.registered("encodings", coded.split.encoding).plugin
+        found = {coded.split.encoding: plugin} if plugin else {}
+        for part in coded.parts.values():
+            found |= self._plugins_in(part)
+        return found
 
-    def _note_provider(self, kind: str, item_id: str) -> None:
-        registered = getattr(self.registry, kind)[item_id]
-        if registered.origin.name != "cmpk":
-            self._providers[item_id] = str(registered.origin)
+    def _check_readable(self, name: str, part: Part, coded: _Coded, pass_plugin: str = "") -> None:
+        """Read back what a plugin had a hand in, before it is written; cmpk's own is held by its tests."""
+        plugins = {pass_plugin, *self._plugins_in(coded).values()} - {""}
+        if not plugins:
+            return
+        sink = io.BytesIO()
+        writer = ContainerWriter(sink)
+        try:
+            entry = TensorEntry(
+                name=name,
+                dtype=part.spec.dtype,
+                shape=part.spec.shape,
+                blake3=blake3.blake3(part.data.data).hexdigest(),
+                data=_write(coded, writer),
+            )
+            writer.finish(Manifest(producer="", tensors=[entry]))
+            with Archive(sink.getvalue()) as archive:
+                archive.verify(deep=True)
+        except Exception as error:
+            names = " and ".join(sorted(plugins))
+            raise PluginError(f"what {names} made of {name!r} can't be read back: {error}") from error
 
     def _write_file(
         self,
@@ -294,7 +331,12 @@ class _Packer:
         writer: ContainerWriter,
         tensors: list[TensorEntry],
     ) -> FileEntry:
-        node = self._write(self._smallest(literal, self._jobs), writer) if len(literal) else None
+        node = None
+        if len(literal):
+            coded = self._smallest(_read_only(literal), self._jobs)
+            self._check_readable(path, Part(TensorSpec("U8", (len(literal),)), literal), coded)
+            self._providers |= self._plugins_in(coded)
+            node = _write(coded, writer)
         nbytes = len(literal) + sum(
             TensorSpec(entry.dtype, entry.shape).nbytes
             for segment in segments
@@ -309,6 +351,22 @@ def _finished(
     return (tensor, None, "") if future is None else (tensor, *future.result())
 
 
+def _read_only(data: U8) -> U8:
+    """The same bytes, safe from passes and codecs that would work in place."""
+    view = data.view()
+    view.flags.writeable = False
+    return view
+
+
+def _write(coded: _Coded, writer: ContainerWriter) -> Node:
+    """Write the streams of a tree and return its node."""
+    if isinstance(coded, _CodedLeaf):
+        return writer.add_stream(coded.codec, coded.stream)
+    split = coded.split
+    parts = {name: _write(part, writer) for name, part in coded.parts.items()}
+    return Node(encoding=split.encoding, params=dict(sorted(split.params.items())), parts=parts)
+
+
 def _entry(tensor: SourceTensor, digest: str, node: Node) -> TensorEntry:
     return TensorEntry(
         name=tensor.name, dtype=tensor.spec.dtype, shape=tensor.spec.shape, blake3=digest, data=node
@@ -317,36 +375,3 @@ def _entry(tensor: SourceTensor, digest: str, node: Node) -> TensorEntry:
 
 def _alias(tensor: SourceTensor, target: str, tied: int) -> TensorEntry:
     return _entry(tensor, "", Node(encoding="alias", params={"target": target, "tied": tied}))
-
-
-def _expands_within(codec: Codec, stored: int, decoded: int) -> bool:
-    """Whether a reader would believe that so small a stream holds so much."""
-    return decoded <= min(codec.max_expansion * stored, MAX_EXPANSION * stored + MAX_EXPANSION)
-
-
-def _estimate(codec: Codec, data: U8) -> int | None:
-    """Stored size by the codec's own estimate on the data, or by coding a sample of it."""
-    sample = _sample(data)
-    if len(sample) == len(data):
-        known = codec.estimate(data)
-        if known is not None:
-            return known
-        stream = codec.encode(data)
-        return None if stream is None else len(stream)
-    # The sample first: a stream that it shows to be noise need not be looked at as a whole.
-    guess = codec.estimate(sample)
-    if guess is None:
-        stream = codec.encode(sample)
-        return None if stream is None else len(stream) * len(data) // len(sample)
-    if guess > len(sample) * 0.99:
-        return None
-    return codec.estimate(data)
-
-
-def _sample(data: U8) -> U8:
-    """A few pieces from all over the data; the data itself where it is small."""
-    if len(data) <= _SAMPLE_NBYTES:
-        return data
-    size = _SAMPLE_NBYTES // _SAMPLE_PIECES
-    starts = np.linspace(0, len(data) - size, _SAMPLE_PIECES).astype(np.int64).tolist()
-    return np.concatenate([data[start : start + size] for start in starts])
