@@ -140,10 +140,9 @@ def _part_specs(node: Node, encoding: Encoding, spec: TensorSpec) -> dict[str, T
 
 def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:
     nbytes = spec.nbytes
-    limit = min(MAX_EXPANSION * node.nbytes + MAX_EXPANSION, MAX_TENSOR_NBYTES)
-    if codec is not None:
-        limit = min(limit, codec.max_expansion * node.nbytes)
-    if nbytes > limit:
+    if nbytes > MAX_EXPANSION * node.nbytes + MAX_EXPANSION or nbytes > MAX_TENSOR_NBYTES:
+        raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
+    if codec is not None and nbytes > codec.max_expansion * node.nbytes:
         raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 from cmpk import kernels
@@ -26,17 +27,11 @@ class FloatSplit(Encoding):
         if spec.dtype not in FLOAT_LAYOUTS:
             raise FormatError(f"{spec.dtype} tensors can't be split")
         check_params(params, ("base", "exceptions", "mantissa_bits"))
-        exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
-        n = spec.numel
-        upper_nbits = exponent_nbits + int_param(params, "mantissa_bits", 0, mantissa_nbits)
-        if upper_nbits > MAX_UPPER_NBITS:
-            raise FormatError(f"{upper_nbits} upper bits exceed {MAX_UPPER_NBITS}")
-        int_param(params, "base", 0, max(0, (1 << upper_nbits) - 256))
-        n_exceptions = int_param(params, "exceptions", 0, n)
-        plane = TensorSpec("U8", (n,))
-        specs = {"high": plane}
-        for index in range((DTYPES[spec.dtype].nbits - upper_nbits + 7) // 8):
-            specs[f"rest{index}"] = plane
+        mantissa_bits = int_param(params, "mantissa_bits", 0, FLOAT_LAYOUTS[spec.dtype][1])
+        planes, max_base = _layout(spec.dtype, mantissa_bits)
+        int_param(params, "base", 0, max_base)
+        n_exceptions = int_param(params, "exceptions", 0, spec.numel)
+        specs = dict.fromkeys(planes, TensorSpec("U8", (spec.numel,)))
         if n_exceptions:
             specs["exception_index"] = TensorSpec("U64", (n_exceptions,))
             specs["exception_high"] = TensorSpec("U16", (n_exceptions,))
@@ -90,3 +85,19 @@ class FloatSplit(Encoding):
             exception_high=upper,
             out_dtype=spec.dtype,
         )
+
+
+@functools.cache
+def _layout(dtype: str, mantissa_bits: int) -> tuple[tuple[str, ...], int]:
+    """Names of the planes, and the largest base.
+
+    Raises
+    ------
+    FormatError
+        If there would be too many upper bits.
+    """
+    upper_nbits = FLOAT_LAYOUTS[dtype][0] + mantissa_bits
+    if upper_nbits > MAX_UPPER_NBITS:
+        raise FormatError(f"{upper_nbits} upper bits exceed {MAX_UPPER_NBITS}")
+    n_rest = (DTYPES[dtype].nbits - upper_nbits + 7) // 8
+    return ("high", *(f"rest{index}" for index in range(n_rest))), max(0, (1 << upper_nbits) - 256)
