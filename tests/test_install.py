@@ -102,6 +102,14 @@ def test_a_wheel_built_without_a_compiler_says_that_it_has_the_reference_kernels
     assert "install a C++ compiler" in kernels
 
 
+def test_the_command_line_says_so_too(run_installed: RunInstalled) -> None:
+    shown = run_installed("-m", "cmpk.cli", "--version")
+    assert shown.returncode == 0, shown.stderr
+    version, kernels = shown.stdout.splitlines()
+    assert version == f"cmpk {cmpk.__version__}"
+    assert "reference (NumPy)" in kernels
+
+
 def test_asking_for_native_kernels_that_are_not_there_is_a_clear_error(run_installed: RunInstalled) -> None:
     asked = run_installed("-c", "import cmpk.kernels; cmpk.kernels.active()", CMPK_KERNELS="native")
     assert asked.returncode == 1
