@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 import blake3
-import numpy as np
 
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate
@@ -194,6 +193,8 @@ class Archive:
 
     def view(self, name: str) -> U8 | None:
         """The bytes of a tensor right in the mapped file, read-only; None unless they are stored raw."""
+        import numpy as np
+
         root = self._roots[self.target_of(name)]
         if isinstance(root, Leaf) and root.node.codec == "raw":
             stream = self._read_stream(root)

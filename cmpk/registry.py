@@ -6,7 +6,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
@@ -18,6 +17,8 @@ from cmpk.errors import PluginError, UnknownIdError, blame
 from cmpk.offers import KINDS, flaw_of, items_of, singular
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     import click
 
     from cmpk.importers.base import Importer
@@ -272,6 +273,8 @@ def registry() -> Registry:
 
 def _entry_points() -> tuple[list[tuple[Origin, metadata.EntryPoint]], list[PluginProblem]]:
     """The entry points of the group, by distribution and name, and the packages that have unreadable ones."""
+    from importlib import metadata
+
     found: dict[str, list[tuple[Origin, metadata.EntryPoint]]] = {}
     problems: dict[str, PluginProblem] = {}
     # Not metadata.entry_points: one package with a broken list of them would hide those of all others.

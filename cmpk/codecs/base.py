@@ -5,8 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import numpy as np
-
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels.interface import U8, Buffer
 
@@ -65,6 +63,8 @@ class Codec(ABC):
         CorruptStreamError
             If one is broken.
         """
+        import numpy as np
+
         self.decode_range(stream, n, 0, np.empty(n, np.uint8))
 
     def estimate(self, data: U8) -> int | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-import numpy as np
-
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.kernels.interface import U8, Buffer
@@ -41,4 +39,6 @@ class Bitpack(Codec):
 
 
 def _width(data: U8) -> int:
+    import numpy as np
+
     return max(1, int(np.bitwise_or.reduce(data)).bit_length())

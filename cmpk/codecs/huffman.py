@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.kernels.interface import U8, Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "MAX_CHUNK_LOG2",
@@ -68,6 +69,8 @@ def stream_nbytes(counts: NDArray[np.uint64]) -> int:
     ----------
     counts : uint64 array, shape (256,)
     """
+    import numpy as np
+
     n = int(counts.sum())
     lengths = kernels.active().code_lengths(counts, MAX_CODE_LENGTH)
     nbits = int((counts * lengths).sum()) + n // SYNC_SYMBOLS * _SYNC_NBITS

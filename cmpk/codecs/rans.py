@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.kernels.interface import U8, Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "FREQUENCY_NBITS",
@@ -42,6 +43,8 @@ class Rans(Codec):
 
     def encode(self, data: U8, threads: int = 1) -> Buffer | None:
         """Encode; None for fewer than two distinct bytes. See `Codec.encode`."""
+        import numpy as np
+
         counts = kernels.active().byte_histogram(data)
         if np.count_nonzero(counts) < 2:
             return None
@@ -53,6 +56,8 @@ class Rans(Codec):
 
     def estimate(self, data: U8) -> int | None:
         """The size to a few bytes, from the histogram."""
+        import numpy as np
+
         counts = kernels.active().byte_histogram(data)
         return stream_nbytes(counts) if np.count_nonzero(counts) >= 2 else None
 
@@ -64,6 +69,8 @@ def stream_nbytes(counts: NDArray[np.uint64]) -> int:
     ----------
     counts : uint64 array, shape (256,)
     """
+    import numpy as np
+
     present = np.flatnonzero(counts)
     used = counts[present].astype(np.float64)
     frequencies = normalized(counts)[present].astype(np.float64)
@@ -92,6 +99,8 @@ def normalized(counts: NDArray[np.uint64]) -> NDArray[np.uint16]:
     derivative of ``-count * log2(frequency)`` half-way; unlike logarithms, quotients come out the
     same on every machine. Ties go to the lower symbol.
     """
+    import numpy as np
+
     present = np.flatnonzero(counts)
     weight = counts[present].astype(np.float64)
     shares = np.maximum(1, np.rint(weight * (_SLOTS / weight.sum()))).astype(np.int64)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-import numpy as np
-
 from cmpk.codecs.base import Codec
 from cmpk.kernels.interface import U8, Buffer
 
@@ -27,6 +25,8 @@ class Raw(Codec):
 
     def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
         """Copy; see `Codec.decode_range`."""
+        import numpy as np
+
         stored = np.frombuffer(stream, np.uint8)
         if len(stored) != n:
             raise self.corrupt(f"{len(stored)} bytes are stored where {n} are expected")

@@ -7,7 +7,6 @@ import struct
 import threading
 from typing import ClassVar, Final
 
-import numpy as np
 import zstandard
 
 from cmpk.codecs.base import Codec
@@ -50,12 +49,12 @@ class Zstd(Codec):
         chunk = 1 << _CHUNK_LOG2
         view = data.data
         frames = [compressor.compress(view[at : at + chunk]) for at in range(0, len(data), chunk)]
-        sizes = np.array([len(frame) for frame in frames], "<u4")
-        return b"".join((bytes([_CHUNK_LOG2]), sizes.tobytes(), *frames))
+        sizes = struct.pack(f"<{len(frames)}I", *map(len, frames))
+        return b"".join((bytes([_CHUNK_LOG2]), sizes, *frames))
 
     def decode_range(self, stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -> None:
         """Decode the frames that the range touches; see `Codec.decode_range`."""
-        view = stream.data if isinstance(stream, np.ndarray) else memoryview(stream)
+        view = memoryview(stream)  # type: ignore[arg-type]  # arrays are buffers; their stubs say so from 3.12 on
         chunk_log2, ends = self._frame_ends(view, n)
         chunk = 1 << chunk_log2
         stop = start + len(out)
@@ -80,6 +79,8 @@ class Zstd(Codec):
         return view[0], ends
 
     def _decode_frame(self, frame: memoryview, nbytes: int) -> U8:
+        import numpy as np
+
         try:
             parameters = zstandard.get_frame_parameters(frame)
             if parameters.content_size != nbytes or parameters.dict_id != 0:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
-import numpy as np
-
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import DTYPES, TensorSpec
@@ -139,6 +137,8 @@ class Decoder:
 
     def decode(self, stored: Stored, start: int = 0, stop: int | None = None) -> U8:
         """Elements ``start .. stop - 1`` as bytes, now; maybe a read-only view of the file."""
+        import numpy as np
+
         spec = known_spec(stored)
         stop = spec.numel if stop is None else stop
         if isinstance(stored, Leaf) and stored.node.codec == "raw":
@@ -208,6 +208,8 @@ def allocate(nbytes: int) -> U8:
     CmpkError
         If there is not enough of it.
     """
+    import numpy as np
+
     try:
         return np.empty(nbytes, np.uint8)
     except (MemoryError, ValueError) as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-import numpy as np
-
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, check_params, int_param
 from cmpk.errors import FormatError
@@ -32,6 +30,8 @@ class Codebook(Encoding):
 
     def encode(self, data: U8, spec: TensorSpec) -> Encoded | None:
         """Encode; None if there are more than `MAX_SIZE` distinct values (bits, not numbers)."""
+        import numpy as np
+
         elements = data.view(f"u{DTYPES[spec.dtype].nbytes}")
         values = np.unique(elements)
         if not 1 <= len(values) <= MAX_SIZE:
@@ -49,6 +49,8 @@ class Codebook(Encoding):
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
         """See `Encoding.decode_range`."""
+        import numpy as np
+
         assert stored.spec is not None
         codes = decoder.decode(stored.parts["codes"], start, stop)
         centroids = decoder.decode(stored.parts["centroids"]).view(f"u{DTYPES[stored.spec.dtype].nbytes}")

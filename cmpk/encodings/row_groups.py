@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, Stored, check_params
 from cmpk.errors import FormatError
 from cmpk.format.manifest import Params
 from cmpk.kernels.interface import U8
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["MAX_GROUPS", "RowGroups"]
 
@@ -48,6 +49,8 @@ class RowGroups(Encoding):
         group : uint8 array, shape (spec.shape[0],)
             The group of each row; every number below the largest occurs.
         """
+        import numpy as np
+
         rows = data.reshape(spec.shape[0], -1)
         counts = np.bincount(group).tolist()
         params: Params = {"rows": counts}
@@ -59,6 +62,8 @@ class RowGroups(Encoding):
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
         """See `Encoding.decode_range`."""
+        import numpy as np
+
         spec = stored.spec
         assert spec is not None
         row_elements = spec.numel // spec.shape[0] if spec.shape[0] else 0
@@ -79,6 +84,8 @@ class RowGroups(Encoding):
                 self._scatter(stored.parts[str(index)], low, high, wanted, row_elements, out, decoder)
 
     def _rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.int64]]:
+        import numpy as np
+
         sizes = stored.node.params["rows"]
         assert isinstance(sizes, list)
         group = decoder.decode(stored.parts["group"])

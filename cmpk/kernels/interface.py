@@ -9,15 +9,17 @@ its inputs or writes outside its outputs, whatever the bytes are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["FLOAT_LAYOUTS", "FUSED_CODECS", "U8", "Buffer", "FloatJob", "KernelBackend", "Source"]
 
-U8: TypeAlias = NDArray[np.uint8]
-Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
+# As strings, like every annotation: reading a file's manifest must not cost the import of NumPy.
+U8: TypeAlias = "NDArray[np.uint8]"
+Buffer: TypeAlias = "bytes | bytearray | memoryview | NDArray[Any]"
 
 FLOAT_LAYOUTS: dict[str, tuple[int, int]] = {
     "F8_E4M3": (4, 3),
