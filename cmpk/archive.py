@@ -131,6 +131,10 @@ class Archive:
         self.entry(name)
         return self._roots[name]
 
+    def stored_literal(self, file: FileEntry) -> Stored | None:
+        """How the literal bytes of a file are stored; None if it has none."""
+        return self._literals[file.path]
+
     def target_of(self, name: str) -> str:
         """The tensor that holds the bytes: the alias's target, or the tensor itself."""
         node = self.entry(name).data
@@ -244,6 +248,7 @@ class Archive:
             bytes of every stream are checked, which finds any accidental damage.
         threads : int
         progress : function, optional
+            Called with the bytes done and in all: stored ones, and with ``deep`` decoded ones too.
 
         Raises
         ------
@@ -253,7 +258,9 @@ class Archive:
             With ``deep``, if a codec or encoding is not installed.
         """
         self._reader.check_padding()
-        done = 0
+        done, total = 0, self.nbytes
+        if deep:
+            total += self.decoded_nbytes + sum(file.nbytes for file in self.manifest.files)
         for what, stored in self._everything():
             for leaf in leaves_of(stored):
                 try:
@@ -266,20 +273,23 @@ class Archive:
                     raise CorruptStreamError(f"{what}: {error}") from error
                 done += len(stream)
                 if progress is not None:
-                    progress(done, self.nbytes)
-        if deep:
-            self._verify_decoded(threads)
+                    progress(done, total)
+        for nbytes in self._verify_decoded(threads) if deep else ():
+            done += nbytes
+            if progress is not None:
+                progress(done, total)
 
-    def _verify_decoded(self, threads: int) -> None:
+    def _verify_decoded(self, threads: int) -> Iterator[int]:
         for entry in self.manifest.tensors:
             if (
                 entry.blake3
                 and blake3.blake3(self.read(entry.name, threads).data).hexdigest() != entry.blake3
             ):
                 raise CorruptStreamError(f"tensor {entry.name!r} does not match its BLAKE3 digest")
+            yield self.spec(entry.name).nbytes
         for file in self.manifest.files:
-            for _ in self.file_chunks(file, threads):
-                pass
+            for chunk in self.file_chunks(file, threads):
+                yield len(chunk)
 
     def _everything(self) -> Iterator[tuple[str, Stored]]:
         for name, root in self._roots.items():
