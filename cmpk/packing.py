@@ -228,7 +228,8 @@ class _Packer:
             return
         waiting: deque[tuple[SourceTensor, Future[tuple[_Coded, str]] | None]] = deque()
         in_flight = 0
-        with ThreadPoolExecutor(self._jobs) as pool:
+        pool = ThreadPoolExecutor(self._jobs)
+        try:
             for tensor in source.tensors():
                 nbytes = 0 if tensor.tied_to else tensor.spec.nbytes
                 while waiting and in_flight + nbytes > _IN_FLIGHT_NBYTES:
@@ -243,6 +244,9 @@ class _Packer:
                 waiting.append((tensor, future))
             while waiting:
                 yield _finished(*waiting.popleft())
+        finally:
+            # After an error or an interrupt nobody waits for what has not begun.
+            pool.shutdown(cancel_futures=True)
 
     def _code_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> tuple[_Coded, str]:
         digest = blake3.blake3(data.data).hexdigest()

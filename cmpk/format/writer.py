@@ -97,11 +97,8 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         raise DestinationError(f"{str(path)!r} exists; name another file, or overwrite it with --force")
     temporary = path.with_name(f".{path.name[:128]}.{secrets.token_hex(6)}.tmp")
     try:
-        file = temporary.open("xb")
-    except OSError as error:
-        raise DestinationError(f"can't write {str(path)!r}: {error.strerror}") from error
-    try:
-        with file:
+        # Opened within, so that no interrupt can fall between making the file and minding it.
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -30,7 +30,7 @@ _MIN_ELEMENTS: Final = 512
 
 _SAMPLE_ELEMENTS: Final = 1 << 14
 _MIN_NARROW_SHARE: Final = 1 / 256
-_MIN_GROUP_ELEMENTS: Final = 1 << 16
+_MIN_GROUP_ELEMENTS: Final = 1 << 17
 """Rows of a group must outweigh the group's own table, streams and manifest entries."""
 
 _SAMPLE_ROW_ELEMENTS: Final = 512
@@ -66,7 +66,7 @@ class SplitFloats(Pass):
             encoded = Codebook().encode(part.data, spec)
             if encoded is not None:
                 return branch(Codebook.id, spec, encoded)
-        return _split_narrow(part, mantissa_bits, max_groups)
+        return _plan(part, mantissa_bits, max_groups)
 
 
 def _may_be_codebook(part: Part) -> bool:
@@ -77,35 +77,54 @@ def _may_be_codebook(part: Part) -> bool:
     return elements.itemsize > 1 and len(np.unique(sample)) <= min(256, len(sample) // 8)
 
 
-def _split_narrow(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
-    """Take the rows that are really a narrower float apart from the others."""
+def _plan(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
+    """Find the groups of rows, first by the type that they really are, then by scale."""
+    spec = part.spec
+    kind, kinds = _kinds_of_rows(part)
+    if len(spec.shape) < 2:
+        return _split(part, kinds[0], mantissa_bits)
+    rows_of_kind = [part]
+    if len(kinds) > 1:
+        encoded = RowGroups().encode(part.data, spec, kind)
+        rows_of_kind = [encoded.parts[str(index)] for index in range(len(kinds))]
+    group = np.zeros(len(kind), np.uint8)
+    dtypes: list[str] = []
+    for index, (dtype, rows) in enumerate(zip(kinds, rows_of_kind, strict=True)):
+        scale = _groups_that_pay(_narrowed(rows, dtype), mantissa_bits, max_groups)
+        group[kind == index] = len(dtypes) + scale
+        dtypes += [dtype] * (int(scale.max()) + 1)
+    if len(dtypes) == 1:
+        return _split(part, dtypes[0], mantissa_bits)
+    encoded = RowGroups().encode(part.data, spec, group)
+    groups = {str(i): _split(encoded.parts[str(i)], dtype, mantissa_bits) for i, dtype in enumerate(dtypes)}
+    return branch(RowGroups.id, spec, encoded, **groups)
+
+
+def _kinds_of_rows(part: Part) -> tuple[U8, list[str]]:
+    """Which rows are really a narrower float.
+
+    Returns
+    -------
+    kind : uint8 array, shape (rows,)
+        Index into ``kinds``; every one occurs.
+    kinds : list of str
+        Narrower types; empty for rows that are what they seem. A tensor of one dimension is one row.
+    """
     spec = part.spec
     n_rows = spec.shape[0] if len(spec.shape) > 1 else 1
-    group = np.zeros(n_rows, np.uint8)
-    narrower: list[str] = []
-    for candidate in NARROWER.get(spec.dtype, ()):
-        if not _may_narrow(part, candidate, n_rows):
+    kind = np.zeros(n_rows, np.uint8)
+    kinds = [""]
+    for narrower in NARROWER.get(spec.dtype, ()):
+        if not _may_narrow(part, narrower, n_rows):
             continue
-        fits = kernels.active().narrows_to(part.data, spec.dtype, candidate, spec.numel // n_rows)
-        fits &= group == 0
+        fits = kernels.active().narrows_to(part.data, spec.dtype, narrower, spec.numel // n_rows)
+        fits &= kind == 0
         if fits.mean() >= _MIN_NARROW_SHARE:
-            narrower.append(candidate)
-            group[fits] = len(narrower)
-    if not narrower:
-        return _split_rows(part, mantissa_bits, max_groups)
-    if not (group == 0).any():
-        group -= 1
-    else:
-        narrower.insert(0, "")
-    if len(narrower) == 1:
-        return _narrowed(part, narrower[0], mantissa_bits, max_groups)
-    encoded = RowGroups().encode(part.data, spec, group)
-    rows = [
-        _narrowed(encoded.parts[str(index)], dtype, mantissa_bits, max_groups) if dtype
-        else _split_rows(encoded.parts[str(index)], mantissa_bits, max_groups)
-        for index, dtype in enumerate(narrower)
-    ]  # fmt: skip
-    return branch(RowGroups.id, spec, encoded, **{str(index): planned for index, planned in enumerate(rows)})
+            kind[fits] = len(kinds)
+            kinds.append(narrower)
+    if (kind == 0).any():
+        return kind, kinds
+    return kind - 1, kinds[1:]
 
 
 def _may_narrow(part: Part, narrower: str, n_rows: int) -> bool:
@@ -118,32 +137,36 @@ def _may_narrow(part: Part, narrower: str, n_rows: int) -> bool:
     return bool(kernels.active().narrows_to(sample, spec.dtype, narrower, per_row).any())
 
 
-def _narrowed(part: Part, narrower: str, mantissa_bits: list[int], max_groups: int) -> Planned:
-    encoded = Narrow().encode(part.data, part.spec, narrower)
-    values = _split_rows(encoded.parts["values"], mantissa_bits, max_groups)
-    return branch(Narrow.id, part.spec, encoded, values=values)
+def _narrowed(part: Part, dtype: str) -> Part:
+    """The values in a narrower type; the part itself for none."""
+    return Narrow().encode(part.data, part.spec, dtype).parts["values"] if dtype else part
 
 
-def _split_rows(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
-    """Group rows of like scale if that is smaller, and split each group."""
+def _groups_that_pay(part: Part, mantissa_bits: list[int], max_groups: int) -> U8:
+    """Groups of rows of like scale, if they make the tensor smaller; else one group."""
     spec = part.spec
-    if spec.numel < _MIN_ELEMENTS:
-        return part
-    together = _best_upper(part, mantissa_bits)
+    one = np.zeros(spec.shape[0], np.uint8)
     n_groups = min(max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
-    if n_groups > 1 and len(spec.shape) > 1 and spec.shape[0] >= 64 * n_groups:
-        group = _rows_by_cost(part, n_groups)
-        encoded = RowGroups().encode(part.data, spec, group)
-        groups = {name: rows for name, rows in encoded.parts.items() if name != "group"}
-        choices = {name: _best_upper(rows, mantissa_bits) for name, rows in groups.items()}
-        overhead = _PART_NBYTES * len(groups) + stream_nbytes(kernels.active().byte_histogram(group))
-        if sum(choice.nbytes for choice in choices.values()) + overhead < together.nbytes:
-            split = {name: _split(rows, choices[name]) for name, rows in groups.items()}
-            return branch(RowGroups.id, spec, encoded, **split)
-    return _split(part, together)
+    if n_groups < 2 or spec.shape[0] < 64 * n_groups:
+        return one
+    group = _rows_by_cost(part, n_groups)
+    encoded = RowGroups().encode(part.data, spec, group)
+    rows = [rows for name, rows in encoded.parts.items() if name != "group"]
+    overhead = _PART_NBYTES * len(rows) + stream_nbytes(kernels.active().byte_histogram(group))
+    apart = sum(_best_upper(rows_of_group, mantissa_bits).nbytes for rows_of_group in rows)
+    return group if apart + overhead < _best_upper(part, mantissa_bits).nbytes else one
 
 
-def _split(part: Part, upper: _Upper) -> Planned:
+def _split(part: Part, dtype: str, mantissa_bits: list[int]) -> Planned:
+    """Split what can be split; narrowed first, if it is really a narrower type."""
+    if dtype:
+        encoded = Narrow().encode(part.data, part.spec, dtype)
+        return branch(
+            Narrow.id, part.spec, encoded, values=_split(encoded.parts["values"], "", mantissa_bits)
+        )
+    if part.spec.numel < _MIN_ELEMENTS:
+        return part
+    upper = _best_upper(part, mantissa_bits)
     encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
     return branch(FloatSplit.id, part.spec, encoded)
 
