@@ -272,26 +272,25 @@ class _Packer:
         return self._smallest(planned.data, threads)
 
     def _smallest(self, data: U8, threads: int) -> _CodedLeaf:
-        """Code bytes with the codec that makes them fewest: estimated on all or a sample, then checked."""
+        """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
+        # Each entry saves enough over the one before it to be worth its slower decoding.
+        chain: list[tuple[float, Codec, str]] = []
         limit = len(data) * (1 - self._recipe.min_saving)
-        estimates = []
         for codec, plugin in self._codecs:
             if codec.id == "raw" or not len(data):
                 continue
             with blame(f"codec {codec.id!r}", plugin):
                 size = estimate(codec, data)
-                if size is not None and size <= limit:
-                    estimates.append((size, codec.id, codec, plugin))
-        best = _CodedLeaf("raw", data)
-        for _, _, codec, plugin in sorted(estimates, key=lambda estimated: estimated[:2])[:2]:
+            if size is not None and size <= limit:
+                chain.append((limit, codec, plugin))
+                limit = size * (1 - self._recipe.min_saving)
+        for limit, codec, plugin in reversed(chain):
             with blame(f"codec {codec.id!r}", plugin):
                 stream = codec.encode(data, threads)
                 view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
-            if view is None or len(view) > limit or not expands_within(codec, len(view), len(data)):
-                continue
-            if len(view) < len(best.stream):
-                best = _CodedLeaf(codec.id, view)
-        return best
+            if view is not None and len(view) <= limit and expands_within(codec, len(view), len(data)):
+                return _CodedLeaf(codec.id, view)
+        return _CodedLeaf("raw", data)
 
     def _plugins_in(self, coded: _Coded) -> dict[str, str]:
         """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""

@@ -25,9 +25,10 @@ class Recipe:
     summary : str
         One line on what it is for.
     codecs : tuple of str
-        Codecs to try for every stream: an id, or ``zstd:LEVEL``. ``raw`` is always among them.
+        Codecs to try for every stream, the fastest to decode first: an id, or ``zstd:LEVEL``. ``raw``
+        is always the first.
     min_saving : float
-        A codec other than ``raw`` must save this share of a stream's bytes.
+        A codec must save this share of a stream's bytes over those before it.
     passes : mapping of str to mapping
         Passes in the order in which they are tried, with their options; the first that takes a
         tensor decides.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cmpk.errors import RecipeError
 
-__all__ = ["check_known", "int_list", "integer"]
+__all__ = ["check_known", "int_list", "integer", "share"]
 
 
 def check_known(pass_id: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
@@ -48,3 +48,17 @@ def int_list(pass_id: str, options: Mapping[str, object], name: str, default: li
     if not isinstance(value, list) or not value or not all(type(item) is int and item >= 0 for item in value):
         raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a list of non-negative integers")
     return value
+
+
+def share(pass_id: str, options: Mapping[str, object], name: str, default: float) -> float:
+    """A number within 0 .. 1.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a number within 0 to 1")
+    return float(value)

@@ -19,9 +19,10 @@ from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings import Codebook, FloatSplit, Narrow, RowGroups
 from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
+from cmpk.encodings.row_groups import MAX_GROUPS
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8
 from cmpk.passes.base import Pass, Planned, branch
-from cmpk.passes.options import check_known, int_list, integer
+from cmpk.passes.options import check_known, int_list, integer, share
 
 __all__ = ["SplitFloats"]
 
@@ -41,6 +42,14 @@ _PART_NBYTES: Final = 160
 """What a further group costs before its first row: tables and manifest entries."""
 
 
+class _Options(NamedTuple):
+    """Options of the pass, checked; see `SplitFloats`."""
+
+    mantissa_bits: list[int]
+    min_gain: float
+    max_groups: int
+
+
 class _Upper(NamedTuple):
     """A choice for one group of rows: parameters of ``float_split``, and the estimated size."""
 
@@ -50,15 +59,24 @@ class _Upper(NamedTuple):
 
 
 class SplitFloats(Pass):
-    """Options: ``mantissa_bits``, how many may go with the exponent; ``max_groups`` of rows (1: none)."""
+    """Splits floating-point tensors; takes no others.
+
+    Options: ``mantissa_bits``, how many may be coded with the exponent, a list, or a table of lists by
+    dtype with one for ``other`` dtypes; ``min_gain``, the share of a
+    tensor that more of them than the fewest must save, for they cost decoding time; ``max_groups``
+    of rows (1: none).
+    """
 
     id: ClassVar[str] = "split_floats"
 
     def apply(self, name: str, part: Part, options: Mapping[str, object]) -> Planned | None:
         """See `Pass.apply`."""
-        check_known(self.id, options, ("mantissa_bits", "max_groups"))
-        mantissa_bits = int_list(self.id, options, "mantissa_bits", [0])
-        max_groups = integer(self.id, options, "max_groups", 1, 1, 24)
+        check_known(self.id, options, _Options._fields)
+        chosen = _Options(
+            _mantissa_bits(options, part.spec.dtype),
+            share(self.id, options, "min_gain", 0.0),
+            integer(self.id, options, "max_groups", 1, 1, MAX_GROUPS // (1 + len(NARROWER["F64"]))),
+        )
         spec = part.spec
         if spec.dtype not in FLOAT_LAYOUTS or spec.numel < _MIN_ELEMENTS:
             return None
@@ -66,7 +84,15 @@ class SplitFloats(Pass):
             encoded = Codebook().encode(part.data, spec)
             if encoded is not None:
                 return branch(Codebook.id, spec, encoded)
-        return _plan(part, mantissa_bits, max_groups)
+        return _plan(part, chosen)
+
+
+def _mantissa_bits(options: Mapping[str, object], dtype: str) -> list[int]:
+    given = options.get("mantissa_bits", [0])
+    if isinstance(given, dict):
+        check_known(SplitFloats.id, given, ("other", *FLOAT_LAYOUTS))
+        return int_list(SplitFloats.id, given, dtype if dtype in given else "other", [0])
+    return int_list(SplitFloats.id, options, "mantissa_bits", [0])
 
 
 def _may_be_codebook(part: Part) -> bool:
@@ -77,12 +103,12 @@ def _may_be_codebook(part: Part) -> bool:
     return elements.itemsize > 1 and len(np.unique(sample)) <= min(256, len(sample) // 8)
 
 
-def _plan(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
+def _plan(part: Part, options: _Options) -> Planned:
     """Find the groups of rows, first by the type that they really are, then by scale."""
     spec = part.spec
     kind, kinds = _kinds_of_rows(part)
     if len(spec.shape) < 2:
-        return _split(part, kinds[0], mantissa_bits)
+        return _split(part, kinds[0], options)
     rows_of_kind = [part]
     if len(kinds) > 1:
         encoded = RowGroups().encode(part.data, spec, kind)
@@ -90,13 +116,13 @@ def _plan(part: Part, mantissa_bits: list[int], max_groups: int) -> Planned:
     group = np.zeros(len(kind), np.uint8)
     dtypes: list[str] = []
     for index, (dtype, rows) in enumerate(zip(kinds, rows_of_kind, strict=True)):
-        scale = _groups_that_pay(_narrowed(rows, dtype), mantissa_bits, max_groups)
+        scale = _groups_that_pay(_narrowed(rows, dtype), options)
         group[kind == index] = len(dtypes) + scale
         dtypes += [dtype] * (int(scale.max()) + 1)
     if len(dtypes) == 1:
-        return _split(part, dtypes[0], mantissa_bits)
+        return _split(part, dtypes[0], options)
     encoded = RowGroups().encode(part.data, spec, group)
-    groups = {str(i): _split(encoded.parts[str(i)], dtype, mantissa_bits) for i, dtype in enumerate(dtypes)}
+    groups = {str(i): _split(encoded.parts[str(i)], dtype, options) for i, dtype in enumerate(dtypes)}
     return branch(RowGroups.id, spec, encoded, **groups)
 
 
@@ -142,31 +168,29 @@ def _narrowed(part: Part, dtype: str) -> Part:
     return Narrow().encode(part.data, part.spec, dtype).parts["values"] if dtype else part
 
 
-def _groups_that_pay(part: Part, mantissa_bits: list[int], max_groups: int) -> U8:
+def _groups_that_pay(part: Part, options: _Options) -> U8:
     """Groups of rows of like scale, if they make the tensor smaller; else one group."""
     spec = part.spec
     one = np.zeros(spec.shape[0], np.uint8)
-    n_groups = min(max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
+    n_groups = min(options.max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
     if n_groups < 2 or spec.shape[0] < 64 * n_groups:
         return one
     group = _rows_by_cost(part, n_groups)
     encoded = RowGroups().encode(part.data, spec, group)
     rows = [rows for name, rows in encoded.parts.items() if name != "group"]
     overhead = _PART_NBYTES * len(rows) + stream_nbytes(kernels.active().byte_histogram(group))
-    apart = sum(_best_upper(rows_of_group, mantissa_bits).nbytes for rows_of_group in rows)
-    return group if apart + overhead < _best_upper(part, mantissa_bits).nbytes else one
+    apart = sum(_best_upper(rows_of_group, options).nbytes for rows_of_group in rows)
+    return group if apart + overhead < _best_upper(part, options).nbytes else one
 
 
-def _split(part: Part, dtype: str, mantissa_bits: list[int]) -> Planned:
+def _split(part: Part, dtype: str, options: _Options) -> Planned:
     """Split what can be split; narrowed first, if it is really a narrower type."""
     if dtype:
         encoded = Narrow().encode(part.data, part.spec, dtype)
-        return branch(
-            Narrow.id, part.spec, encoded, values=_split(encoded.parts["values"], "", mantissa_bits)
-        )
+        return branch(Narrow.id, part.spec, encoded, values=_split(encoded.parts["values"], "", options))
     if part.spec.numel < _MIN_ELEMENTS:
         return part
-    upper = _best_upper(part, mantissa_bits)
+    upper = _best_upper(part, options)
     encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
     return branch(FloatSplit.id, part.spec, encoded)
 
@@ -216,11 +240,11 @@ def _code_costs(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.minimum(15, np.log2(smoothed.sum() / smoothed)))
 
 
-def _best_upper(part: Part, mantissa_bits: list[int]) -> _Upper:
+def _best_upper(part: Part, options: _Options) -> _Upper:
     """The number of mantissa bits, and the base, that give the smallest streams by Huffman's sizes."""
     spec = part.spec
     exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
-    allowed = sorted({min(bits, mantissa_nbits, 16 - exponent_nbits) for bits in mantissa_bits})
+    allowed = sorted({min(bits, mantissa_nbits, 16 - exponent_nbits) for bits in options.mantissa_bits})
     counts = kernels.active().upper_bits_histogram(part.data, spec.dtype, allowed[-1])
     choices = []
     for bits in allowed:
@@ -230,7 +254,8 @@ def _best_upper(part: Part, mantissa_bits: list[int]) -> _Upper:
         rest_nbits = DTYPES[spec.dtype].nbits - exponent_nbits - bits
         nbytes = stream_nbytes(covered) + n_exceptions * _EXCEPTION_NBYTES + rest_nbits * spec.numel // 8
         choices.append(_Upper(bits, base, nbytes))
-    return min(choices, key=lambda choice: choice.nbytes)
+    best = min(choices, key=lambda choice: choice.nbytes)
+    return best if choices[0].nbytes - best.nbytes >= options.min_gain * spec.nbytes else choices[0]
 
 
 def _window(counts: NDArray[np.uint64]) -> tuple[int, NDArray[np.uint64]]:
