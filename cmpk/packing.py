@@ -245,8 +245,8 @@ class _Packer:
             while waiting:
                 yield _finished(*waiting.popleft())
         finally:
-            # After an error or an interrupt nobody waits for what has not begun.
-            pool.shutdown(cancel_futures=True)
+            # After an error or an interrupt nobody wants what is still to be coded, or being coded.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _code_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> tuple[_Coded, str]:
         digest = blake3.blake3(data.data).hexdigest()
