@@ -98,5 +98,6 @@ def _spec(name: object, value: Any) -> TensorSpec:
 def _identity(value: Any, spec: TensorSpec) -> object:
     """Equal for two values if and only if they are one tensor in memory."""
     if isinstance(value, np.ndarray):
-        return (value.ctypes.data, value.strides, spec)
-    return (str(value.device), value.data_ptr(), value.stride(), spec)
+        return (value.ctypes.data, value.dtype.str, value.strides, spec)
+    # A conjugate that has not been computed yet has the memory of the tensor that it was taken of.
+    return (str(value.device), value.data_ptr(), value.stride(), value.is_conj(), value.is_neg(), spec)
