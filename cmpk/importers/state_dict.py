@@ -90,9 +90,23 @@ def _spec(name: object, value: Any) -> TensorSpec:
 
     if not isinstance(value, torch.Tensor):
         raise SourceError(f"{name!r} is not a tensor but {type(value).__name__}; leave it out")
-    if value.layout != torch.strided or value.device.type == "meta":
+    if not _has_dense_data(value):
         raise SourceError(f"tensor {name!r} has no dense data; make it dense before packing")
-    return TensorSpec(from_torch(value.dtype).name, tuple(value.shape))
+    try:
+        return TensorSpec(from_torch(value.dtype).name, tuple(value.shape))
+    except SourceError as error:
+        raise SourceError(f"tensor {name!r}: {error}") from None
+
+
+def _has_dense_data(value: torch.Tensor) -> bool:
+    import torch
+
+    if value.layout != torch.strided or value.is_nested or value.device.type == "meta":
+        return False
+    try:
+        return value.numel() == 0 or value.data_ptr() != 0
+    except RuntimeError:  # a subclass that only looks like a tensor
+        return False
 
 
 def _identity(value: Any, spec: TensorSpec) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,36 @@ def test_numpy_and_torch_can_be_mixed() -> None:
     assert source.nbytes == 9
 
 
+class LooksLikeATensor(torch.Tensor):
+    """Has a shape and a type, but no memory, as wrappers around compressed weights have."""
+
+    @staticmethod
+    def __new__(cls) -> LooksLikeATensor:
+        return torch.Tensor._make_wrapper_subclass(cls, (3,))  # type: ignore[attr-defined, no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError
+
+
+def without_memory() -> torch.Tensor:
+    tensor = torch.ones(1000)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def quantized() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+
+
+def nested() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -142,8 +173,13 @@ def test_numpy_and_torch_can_be_mixed() -> None:
         (lambda: None, "not a tensor but NoneType"),
         (lambda: np.array(["x"], object), "object can't be packed"),
         (lambda: np.ones(1, np.complex128), "complex128 can't be packed"),
+        (lambda: torch.ones(1, dtype=torch.complex128), "complex128 tensors can't be packed"),
         (lambda: torch.eye(3).to_sparse(), "no dense data"),
         (lambda: torch.ones(3, device="meta"), "no dense data"),
+        (without_memory, "no dense data"),
+        (LooksLikeATensor, "no dense data"),
+        (nested, "no dense data"),
+        (quantized, "qint8 tensors can't be packed"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_packed_is_refused_by_name(make: Any, problem: str) -> None:
