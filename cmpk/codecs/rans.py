@@ -30,7 +30,7 @@ MIN_CHUNK_LOG2: Final = 12
 MAX_CHUNK_LOG2: Final = 20
 MAX_EXPANSION: Final = 8192
 
-_CHUNK_LOG2: Final = 18
+_CHUNK_LOG2: Final = 17
 _SLOTS: Final = 1 << FREQUENCY_NBITS
 
 
