@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cmpk.dtypes import DTYPES, TensorSpec
-from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, Stored, check_params
+from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, Stored, byte_range, check_params
 from cmpk.errors import FormatError
 from cmpk.format.manifest import Params
 from cmpk.kernels.interface import U8
@@ -34,6 +34,8 @@ class RowGroups(Encoding):
             raise FormatError(f"the parameter 'rows' is not a list of 1 to {MAX_GROUPS} positive numbers")
         if sum(rows) != spec.shape[0]:
             raise FormatError(f"the groups have {sum(rows)} rows, the tensor has {spec.shape[0]}")
+        if spec.numel // spec.shape[0] * DTYPES[spec.dtype].nbits % 8:
+            raise FormatError(f"rows of {spec.numel // spec.shape[0]} {spec.dtype} are not whole bytes")
         specs = {"group": TensorSpec("U8", spec.shape[:1])}
         for index, n_rows in enumerate(rows):
             specs[str(index)] = TensorSpec(spec.dtype, (n_rows, *spec.shape[1:]))
@@ -66,15 +68,15 @@ class RowGroups(Encoding):
 
         spec = stored.spec
         assert spec is not None
-        row_elements = spec.numel // spec.shape[0] if spec.shape[0] else 0
+        row_elements = spec.numel // spec.shape[0]
         if start == stop:
+            if not row_elements:
+                self._rows_of_groups(stored, decoder)  # rows without elements have groups all the same
             return
         first, last = start // row_elements, -(-stop // row_elements)
         if (start, stop) != (first * row_elements, last * row_elements):
             whole = decoder.decode(stored, first * row_elements, last * row_elements)
-            itemsize = DTYPES[spec.dtype].nbytes
-            skipped = (start - first * row_elements) * itemsize
-            out[:] = whole[skipped : skipped + len(out)]
+            out[:] = whole[byte_range(spec, start - first * row_elements, stop - first * row_elements)]
             return
         groups = self._rows_of_groups(stored, decoder)
         for index, rows in enumerate(groups):
