@@ -86,7 +86,7 @@ def run_cmpk(*arguments: str | Path, max_lines: int | None = None) -> None:
     """Run the command line as a user would; show the command, and what it prints up to ``max_lines``."""
     words = [relative(argument) if isinstance(argument, Path) else argument for argument in arguments]
     console.print(f"\n[bold cyan]$ cmpk {' '.join(words)}[/]", soft_wrap=True)
-    command = [Path(sys.executable).with_name("cmpk"), *words]
+    command = [str(Path(sys.executable).with_name("cmpk")), *words]
     done = subprocess.run(command, cwd=ROOT, stdout=max_lines and subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
