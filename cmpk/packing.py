@@ -23,7 +23,7 @@ from cmpk.encodings.base import Part
 from cmpk.errors import PluginError, SourceError, blame
 from cmpk.estimates import estimate, expands_within
 from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
-from cmpk.importers.base import ModelSource, SourceTensor
+from cmpk.importers.base import ModelSource, SourceTensor, storable
 from cmpk.importers.state_dict import StateDictSource, checked_metadata
 from cmpk.indexing import default_threads
 from cmpk.kernels.interface import U8, Buffer
@@ -111,6 +111,7 @@ def pack(
         If a plugin's codec or pass fails, or makes what can't be read back.
     """
     started = time.perf_counter()
+    metadata = None if metadata is None else checked_metadata(metadata)
     packer = _Packer(load_recipe(recipe), jobs or default_threads())
     with contextlib.ExitStack() as stack:
         source = _open_source(src, packer.registry)
@@ -122,7 +123,7 @@ def pack(
         writer = ContainerWriter(sink)
         manifest = packer.pack(source, writer, progress)
         if metadata is not None:
-            manifest = msgspec.structs.replace(manifest, metadata=checked_metadata(metadata))
+            manifest = msgspec.structs.replace(manifest, metadata=metadata)
         footer = writer.finish(manifest)
     return PackReport(
         source_nbytes=source.nbytes,
@@ -219,7 +220,7 @@ class _Packer:
     def _coded(self, source: ModelSource) -> Iterator[tuple[SourceTensor, _Coded | None, str]]:
         """Tensors in order, coded by several threads at a time; None for one that is tied to another."""
         if self._jobs == 1:
-            for tensor in source.tensors():
+            for tensor in storable(source):
                 yield (
                     (tensor, None, "")
                     if tensor.tied_to
@@ -230,7 +231,7 @@ class _Packer:
         in_flight = 0
         pool = ThreadPoolExecutor(self._jobs)
         try:
-            for tensor in source.tensors():
+            for tensor in storable(source):
                 nbytes = 0 if tensor.tied_to else tensor.spec.nbytes
                 while waiting and in_flight + nbytes > _IN_FLIGHT_NBYTES:
                     in_flight -= 0 if waiting[0][1] is None else waiting[0][0].spec.nbytes

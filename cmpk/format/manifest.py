@@ -31,6 +31,7 @@ __all__ = [
     "Segment",
     "TensorEntry",
     "check_file_path",
+    "check_tensor",
     "from_json",
     "leaves",
     "to_json",
@@ -158,6 +159,25 @@ def check_file_path(path: str) -> None:
         raise FormatError(f"the file path {path!r} is not a plain relative path")
 
 
+def check_tensor(name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    """Check that a file can hold a tensor of this name, type and shape.
+
+    Raises
+    ------
+    FormatError
+        If it is beyond the limits.
+    """
+    if len(name) * 4 > MAX_NAME_NBYTES and len(name.encode()) > MAX_NAME_NBYTES:
+        raise FormatError(f"the tensor name {name[:40]!r}... exceeds {MAX_NAME_NBYTES} bytes")
+    if dtype not in DTYPES:
+        raise FormatError(f"tensor {name!r}: unknown dtype {dtype!r}")
+    if len(shape) > MAX_RANK or any(not 0 <= size <= 1 << 48 for size in shape):
+        raise FormatError(f"tensor {name!r}: the shape {list(shape)[:8]} is beyond the limits")
+    nbits = math.prod(shape) * DTYPES[dtype].nbits
+    if nbits % 8 or nbits > 8 * MAX_TENSOR_NBYTES:
+        raise FormatError(f"tensor {name!r}: {nbits} bits are not whole bytes within the limit")
+
+
 def _check_tensors(manifest: Manifest) -> None:
     if len(manifest.tensors) > MAX_TENSORS:
         raise FormatError(f"{len(manifest.tensors)} tensors exceed {MAX_TENSORS}")
@@ -167,10 +187,8 @@ def _check_tensors(manifest: Manifest) -> None:
         if name in names:
             raise FormatError(f"two tensors are named {name!r}")
         names.add(name)
-        if len(name) * 4 > MAX_NAME_NBYTES and len(name.encode()) > MAX_NAME_NBYTES:
-            raise FormatError(f"the tensor name {name[:40]!r}... exceeds {MAX_NAME_NBYTES} bytes")
+        check_tensor(name, tensor.dtype, tensor.shape)
         try:
-            _check_size(tensor)
             _check_node(tensor.data, 1)
             if tensor.data.encoding == "alias":
                 if tensor.blake3:
@@ -179,16 +197,6 @@ def _check_tensors(manifest: Manifest) -> None:
                 raise FormatError("blake3 is not 64 hexadecimal digits")
         except FormatError as error:
             raise FormatError(f"tensor {name!r}: {error}") from None
-
-
-def _check_size(tensor: TensorEntry) -> None:
-    if tensor.dtype not in DTYPES:
-        raise FormatError(f"unknown dtype {tensor.dtype!r}")
-    if len(tensor.shape) > MAX_RANK or any(not 0 <= size <= 1 << 48 for size in tensor.shape):
-        raise FormatError(f"the shape {list(tensor.shape)[:8]} is beyond the limits")
-    nbits = math.prod(tensor.shape) * DTYPES[tensor.dtype].nbits
-    if nbits % 8 or nbits > 8 * MAX_TENSOR_NBYTES:
-        raise FormatError(f"{nbits} bits are not whole bytes within the limit")
 
 
 def _check_node(node: Node, depth: int) -> None:

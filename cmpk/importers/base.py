@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from cmpk.dtypes import TensorSpec
-from cmpk.format.manifest import Segment
+from cmpk.errors import FormatError, SourceError
+from cmpk.format.layout import MAX_TENSORS
+from cmpk.format.manifest import Segment, check_tensor
 from cmpk.kernels.interface import U8
 
-__all__ = ["Importer", "ModelSource", "SourceFile", "SourceTensor"]
+__all__ = ["Importer", "ModelSource", "SourceFile", "SourceTensor", "storable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,29 @@ class ModelSource(ABC):
 
     def close(self) -> None:  # noqa: B027  # most have nothing to close
         """Let go of what is open."""
+
+
+def storable(source: ModelSource) -> Iterator[SourceTensor]:
+    """The tensors of a source, each checked before it is read.
+
+    Raises
+    ------
+    SourceError
+        If there is one that no reader would take.
+    """
+    names: set[str] = set()
+    for tensor in source.tensors():
+        try:
+            tensor.name.encode()
+            check_tensor(tensor.name, *tensor.spec)
+        except (FormatError, UnicodeEncodeError) as error:
+            raise SourceError(f"the model can't be packed: {error}") from None
+        if tensor.name in names:
+            raise SourceError(f"the model has two tensors named {tensor.name!r}")
+        names.add(tensor.name)
+        if len(names) > MAX_TENSORS:
+            raise SourceError(f"the model has more than {MAX_TENSORS} tensors")
+        yield tensor
 
 
 class Importer(ABC):

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from cmpk.dtypes import DTYPES, TensorSpec
-from cmpk.errors import SourceError
-from cmpk.format.manifest import Segment
+from cmpk.dtypes import TensorSpec
+from cmpk.errors import FormatError, SourceError
+from cmpk.format.manifest import Segment, check_tensor
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
 from cmpk.importers.files import open_unbuffered, read_exactly
 from cmpk.kernels.interface import U8
@@ -97,6 +96,9 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a member is repeated")
+    for key, value in pairs:
+        # Raises a ValueError for half a surrogate pair, which JSON can escape but UTF-8 can't hold.
+        (key + value if isinstance(value, str) else key).encode()
     return table
 
 
@@ -104,16 +106,18 @@ def _entry(name: str, item: object) -> HeaderEntry:
     if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
         raise SourceError(f"its entry {name!r} is malformed")
     dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
-    if dtype not in DTYPES:
-        raise SourceError(f"tensor {name!r} has the unknown dtype {dtype!r}")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+    if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise SourceError(f"its entry {name!r} is malformed")
-    nbits = math.prod(shape) * DTYPES[dtype].nbits
-    if nbits % 8 or offsets[1] - offsets[0] != nbits // 8:
+    try:
+        check_tensor(name, dtype, tuple(shape))
+    except FormatError as error:
+        raise SourceError(str(error)) from None
+    spec = TensorSpec(dtype, tuple(shape))
+    if offsets[1] - offsets[0] != spec.nbytes:
         raise SourceError(
-            f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, its shape needs {nbits / 8:g}"
+            f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, its shape needs {spec.nbytes}"
         )
-    return HeaderEntry(name, TensorSpec(dtype, tuple(shape)), offsets[0], offsets[1])
+    return HeaderEntry(name, spec, offsets[0], offsets[1])
 
 
 def _naturals(value: object) -> bool:

@@ -64,6 +64,10 @@ def checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise SourceError(f"metadata maps strings to strings; {key!r} maps to {type(value).__name__}")
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError as error:
+            raise SourceError(f"the metadata {key!r} is not text that can be stored: {error}") from None
     return dict(metadata)
 
 
