@@ -11,9 +11,10 @@ import blake3
 
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate
-from cmpk.errors import CmpkError, CorruptStreamError, SourceError
+from cmpk.errors import CmpkError, CorruptStreamError, PluginError, SourceError, blame
 from cmpk.format import ContainerReader, FileEntry, Manifest, TensorEntry
 from cmpk.kernels.interface import U8
+from cmpk.registry import install_kernels
 from cmpk.resolve import require_installed, resolve_files, resolve_tensors
 
 __all__ = ["Archive", "Progress", "open_archive"]
@@ -40,6 +41,7 @@ class Archive:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        install_kernels()
         self._reader = ContainerReader(source)
         try:
             offsets = iter(self._reader.offsets)
@@ -262,15 +264,15 @@ class Archive:
         if deep:
             total += self.decoded_nbytes + sum(file.nbytes for file in self.manifest.files)
         for what, stored in self._everything():
+            if deep:
+                require_installed(stored, what, self.manifest.providers)
             for leaf in leaves_of(stored):
                 try:
                     stream = self._read_stream(leaf)
                     if deep:
-                        require_installed(stored, what, self.manifest.providers)
-                        if leaf.codec is not None and leaf.spec is not None:
-                            leaf.codec.check(stream, leaf.spec.nbytes)
-                except CorruptStreamError as error:
-                    raise CorruptStreamError(f"{what}: {error}") from error
+                        _check_rules(leaf, stream)
+                except (CorruptStreamError, PluginError) as error:
+                    raise type(error)(f"{what}: {error}") from error
                 done += len(stream)
                 if progress is not None:
                     progress(done, total)
@@ -320,6 +322,12 @@ def leaves_of(stored: Stored) -> Iterator[Leaf]:
             yield from leaves_of(part)
     else:
         yield stored
+
+
+def _check_rules(leaf: Leaf, stream: memoryview) -> None:
+    if leaf.codec is not None and leaf.spec is not None:
+        with blame(f"codec {leaf.codec.id!r}", leaf.plugin):
+            leaf.codec.check(stream, leaf.spec.nbytes)
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive:
