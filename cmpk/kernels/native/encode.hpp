@@ -1,0 +1,60 @@
+// What packing needs: counts, code lengths, streams.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "bytes.hpp"
+#include "huffman.hpp"
+
+namespace cmpk {
+
+using ByteCounts = std::array<std::uint64_t, 256>;
+
+ByteCounts byte_histogram(Bytes data);
+
+// Optimal code lengths of at most `max_length` bits, by package-merge. Of two symbols with the same
+// count the lower one's code is not the longer. Throws std::invalid_argument if max_length is not
+// 1 .. 16 or too short for the symbols, or if the counts add up to more than kMaxTotalCount.
+constexpr std::uint64_t kMaxTotalCount = std::uint64_t{1} << 56;
+CodeLengths code_lengths(const ByteCounts& counts, unsigned max_length);
+
+class CodeTables;
+
+// A stream of codec huffman, encoded in two steps so that it is written where it stays: the first
+// one finds where every block begins, and with it the size of the stream.
+class HuffmanEncoder {
+ public:
+  // Throws std::invalid_argument if there are no data, the lengths are not those of a code, a byte
+  // of the data has no code, or chunk_log2 is out of range. The data must outlive the object.
+  HuffmanEncoder(Bytes data, const CodeLengths& lengths, unsigned chunk_log2, unsigned n_threads);
+  ~HuffmanEncoder();
+
+  std::size_t stream_nbytes() const { return static_cast<std::size_t>(offsets_.back()); }
+
+  // Writes stream_nbytes() bytes.
+  void write(std::uint8_t* stream, unsigned n_threads) const;
+
+ private:
+  std::size_t n_chunks() const { return ((data_.size - 1) >> chunk_log2_) + 1; }
+  Bytes chunk_data(std::size_t chunk) const;
+  // The bits at which the blocks of a chunk end; the last one is T.
+  std::uint32_t* block_ends(std::size_t chunk) { return block_ends_.data() + (chunk << (chunk_log2_ - kSyncLog2)); }
+  const std::uint32_t* block_ends(std::size_t chunk) const { return const_cast<HuffmanEncoder*>(this)->block_ends(chunk); }
+  template <class Visit>
+  void for_each_deviation(const Visit& visit) const;
+  void write_head(std::uint8_t* stream) const;
+
+  Bytes data_;
+  CodeLengths lengths_;
+  unsigned chunk_log2_;
+  unsigned sync_width_ = 0;
+  std::unique_ptr<const CodeTables> tables_;
+  unsigned first_ = 255;  // of the symbols that have a code
+  unsigned last_ = 0;
+  std::vector<std::uint32_t> block_ends_;
+  std::vector<std::uint64_t> offsets_;  // byte of the stream at which each chunk begins; then its size
+};
+
+}  // namespace cmpk

@@ -1,0 +1,133 @@
+// Encoding float_split: taking elements apart, and what is counted to choose how.
+#include <algorithm>
+
+#include "floats.hpp"
+#include "static_shift.hpp"
+
+namespace cmpk {
+
+namespace {
+
+// Elements that are taken apart at a time: they and their parts stay in the first-level cache, so
+// that each part can have a loop of its own, which compilers make vectors of.
+constexpr std::size_t kBlock = 1024;
+
+// Calls `f` with a value of the unsigned type of `nbytes` bytes.
+template <class F>
+void with_word(unsigned nbytes, const F& f) {
+  switch (nbytes) {
+    case 1: return f(std::uint8_t{});
+    case 2: return f(std::uint16_t{});
+    case 4: return f(std::uint32_t{});
+    default: return f(std::uint64_t{});
+  }
+}
+
+// `lower` is an unsigned, or a constant of its type.
+template <class Word, class Lower>
+CMPK_INLINE inline Word upper_bits(Word word, Lower lower, unsigned upper_nbits) {
+  return static_cast<Word>(word >> lower & ((1u << upper_nbits) - 1));
+}
+
+// Splits a block; whether there are exceptions, at which `high` is not right yet.
+template <class Word, class Lower>
+CMPK_INLINE inline bool split_block(const std::uint8_t* in, std::size_t n, Lower lower, FloatLayout layout,
+                                    std::uint8_t* high, std::uint8_t* const* rest) {
+  const Word base = static_cast<Word>(layout.base);
+  const Word lower_mask = static_cast<Word>((Word{1} << lower) - 1);
+  constexpr unsigned sign_shift = 8 * sizeof(Word) - 1;
+  Word beyond = 0;  // a difference above 255, one below 0 included, has upper bits
+  for (std::size_t i = 0; i < n; ++i) {
+    const Word word = load<Word>(in + i * sizeof(Word));
+    const Word difference = static_cast<Word>(upper_bits(word, lower, layout.upper_nbits) - base);
+    beyond = static_cast<Word>(beyond | difference);
+    high[i] = static_cast<std::uint8_t>(difference);
+  }
+  for (unsigned j = 0; j < layout.n_rest; ++j) {
+    std::uint8_t* const plane = rest[j];
+    const unsigned shift = 8 * j;
+    for (std::size_t i = 0; i < n; ++i) {
+      const Word word = load<Word>(in + i * sizeof(Word));
+      const Word low = static_cast<Word>(word >> sign_shift << lower | (word & lower_mask));
+      plane[i] = static_cast<std::uint8_t>(low >> shift);
+    }
+  }
+  return beyond > 0xff;
+}
+
+template <class Word>
+void find_exceptions(const std::uint8_t* in, std::size_t n, const FloatLayout& layout, std::size_t start,
+                     std::uint8_t* high, FloatExceptions& exceptions) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const Word upper = upper_bits(load<Word>(in + i * sizeof(Word)), layout.lower_nbits, layout.upper_nbits);
+    if (static_cast<Word>(upper - layout.base) <= 0xff) continue;
+    high[i] = 0;
+    exceptions.index.push_back(start + i);
+    exceptions.high.push_back(static_cast<std::uint16_t>(upper));
+  }
+}
+
+// With four tables in turn, increments do not wait for each other. More than 2^10 counts would not
+// stay in the first-level cache four times.
+template <class Word>
+void count_upper_bits(Bytes data, const FloatLayout& layout, std::uint64_t* counts) {
+  const unsigned lower = layout.lower_nbits;
+  const unsigned upper_nbits = layout.upper_nbits;
+  const std::size_t n_counts = std::size_t{1} << layout.upper_nbits;
+  const std::size_t n_tables = layout.upper_nbits <= 10 ? 4 : 1;
+  constexpr std::size_t kMaxElements = std::size_t{1} << 30;  // counts of 32 bits do not overflow
+  std::vector<std::uint32_t> tables(n_counts * n_tables);
+  std::size_t left = data.size / sizeof(Word);
+  const std::uint8_t* in = data.data;
+  while (left) {
+    const std::size_t n = std::min(left, kMaxElements);
+    std::fill(tables.begin(), tables.end(), 0u);
+    std::size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+      for (std::size_t k = 0; k < 4; ++k) {
+        const std::size_t table = k & (n_tables - 1);
+        ++tables[table * n_counts + upper_bits(load<Word>(in + (i + k) * sizeof(Word)), lower, upper_nbits)];
+      }
+    }
+    for (; i < n; ++i) ++tables[upper_bits(load<Word>(in + i * sizeof(Word)), lower, upper_nbits)];
+    for (std::size_t t = 0; t < tables.size(); ++t) counts[t & (n_counts - 1)] += tables[t];
+    in += n * sizeof(Word);
+    left -= n;
+  }
+}
+
+}  // namespace
+
+FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest) {
+  FloatExceptions exceptions;
+  const std::size_t n = data.size / layout.nbytes;
+  with_word(layout.nbytes, [&](auto word) {
+    using Word = decltype(word);
+    for (std::size_t start = 0; start < n; start += kBlock) {
+      const std::uint8_t* const in = data.data + start * sizeof word;
+      const std::size_t length = std::min(kBlock, n - start);
+      std::uint8_t* planes[kMaxRest];
+      for (unsigned j = 0; j < layout.n_rest; ++j) planes[j] = rest + j * n + start;
+      bool has_exceptions = false;
+      const auto split = [&](auto lower) CMPK_INLINE {
+        has_exceptions = split_block<Word>(in, length, lower, layout, high + start, planes);
+      };
+      with_widest_vectors([&]() CMPK_INLINE {
+        if constexpr (sizeof(Word) == 2) {
+          with_constant<0, 10>(layout.lower_nbits, split);
+        } else {
+          split(layout.lower_nbits);
+        }
+      });
+      if (has_exceptions) find_exceptions<Word>(in, length, layout, start, high + start, exceptions);
+    }
+  });
+  return exceptions;
+}
+
+void upper_bits_histogram(Bytes data, const FloatLayout& layout, std::uint64_t* counts) {
+  std::fill(counts, counts + (std::size_t{1} << layout.upper_nbits), 0u);
+  with_word(layout.nbytes, [&](auto word) { count_upper_bits<decltype(word)>(data, layout, counts); });
+}
+
+}  // namespace cmpk

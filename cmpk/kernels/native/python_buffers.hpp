@@ -1,0 +1,88 @@
+// Python objects as bytes, and bytes as NumPy arrays.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "float_jobs.hpp"
+#include "memory.hpp"
+
+namespace cmpk {
+
+template <class T>
+using Array = nanobind::ndarray<nanobind::numpy, T>;
+
+// A contiguous buffer of any object, held while this lives. Made and destroyed with the GIL.
+class Buffer {
+ public:
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { PyBuffer_Release(&view_); }
+
+ protected:
+  // Throws the Python exception that the object raises; std::invalid_argument where it can't be
+  // written.
+  Buffer(nanobind::handle object, int flags);
+
+  Py_buffer view_;
+};
+
+class InputBuffer : public Buffer {
+ public:
+  explicit InputBuffer(nanobind::handle object) : Buffer(object, PyBUF_ND | PyBUF_FORMAT) {}
+
+  Bytes bytes() const { return {static_cast<const std::uint8_t*>(view_.buf), static_cast<std::size_t>(view_.len)}; }
+  bool holds_uint64() const;
+};
+
+class OutputBuffer : public Buffer {
+ public:
+  explicit OutputBuffer(nanobind::handle object) : Buffer(object, PyBUF_WRITABLE) {}
+
+  std::uint8_t* data() const { return static_cast<std::uint8_t*>(view_.buf); }
+  std::size_t size() const { return static_cast<std::size_t>(view_.len); }
+};
+
+// Memory that becomes a NumPy array. May be made without the GIL.
+template <class T>
+class NewArray {
+ public:
+  explicit NewArray(std::size_t size) : size_(size), memory_(new T[size ? size : 1]) {
+    advise_huge_pages(memory_.get(), size * sizeof(T));
+  }
+
+  T* data() const { return memory_.get(); }
+  std::size_t size() const { return size_; }
+
+  Array<T> release(std::initializer_list<std::size_t> shape) {
+    T* const memory = memory_.release();
+    const nanobind::capsule owner(memory, [](void* pointer) noexcept { delete[] static_cast<T*>(pointer); });
+    return Array<T>(memory, shape, owner);
+  }
+
+ private:
+  std::size_t size_;
+  std::unique_ptr<T[]> memory_;
+};
+
+// A Python sequence of cmpk.kernels.interface.FloatJob, with the buffers of all of them held.
+class FloatJobs {
+ public:
+  explicit FloatJobs(nanobind::handle sequence);
+
+  const std::vector<FloatJob>& jobs() const { return jobs_; }
+
+ private:
+  FloatJob parse(PyObject* job);
+  Bytes input(PyObject* object);
+
+  std::deque<InputBuffer> inputs_;
+  std::deque<OutputBuffer> outputs_;
+  std::vector<FloatJob> jobs_;
+};
+
+}  // namespace cmpk
