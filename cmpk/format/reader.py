@@ -50,7 +50,6 @@ class ContainerReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
-        self._map: mmap.mmap | None = None
         if isinstance(source, bytes):
             self._view = memoryview(source)
         else:
@@ -75,7 +74,6 @@ class ContainerReader:
     def close(self) -> None:
         """Let go of the file. Views handed out before stay valid."""
         self._view = memoryview(b"")
-        self._map = None
 
     @property
     def manifest_json(self) -> bytes:
@@ -96,12 +94,6 @@ class ContainerReader:
                 f"the {leaf.codec} stream at {offset} does not match its digest; the file is damaged"
             )
         return view
-
-    def will_need(self, offset: int, nbytes: int) -> None:
-        """Have a range of the file read ahead and mapped in one go, where the system can."""
-        if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
-            start = offset - offset % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, start, offset + nbytes - start)
 
     def check_padding(self) -> None:
         """Check that alignment skipped nothing but zeros.
@@ -171,10 +163,9 @@ def _decompress(stored: memoryview, nbytes: int) -> bytes:
         parameters = zstandard.get_frame_parameters(stored)
         if parameters.content_size != nbytes or parameters.dict_id != 0:
             raise FormatError("the manifest's frame does not state the size that the footer does")
-        decompressor = zstandard.ZstdDecompressor().decompressobj()
-        data = decompressor.decompress(bytes(stored))
+        data = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise FormatError(f"the manifest can't be decompressed: {error}") from error
-    if len(data) != nbytes or decompressor.unused_data or not decompressor.eof:
+    if len(data) != nbytes:
         raise FormatError("the manifest's frame does not fill its place")
     return data
