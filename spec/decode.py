@@ -355,6 +355,7 @@ def read_files(values: list[Any], tensors: list[Tensor]) -> list[File]:
     for tensor in tensors:
         starts.append(starts[-1] + tensor.spec.nbytes)
     files = []
+    n_used = 0
     for value in values:
         path, nbytes, sha256, segments, literal = members(value, FILE).values()
         check_path(path)
@@ -371,6 +372,8 @@ def read_files(values: list[Any], tensors: list[Tensor]) -> list[File]:
             need(first + count <= len(tensors), f"file {path!r}: a segment names tensors that are not there")
             total += run + starts[first + count] - starts[first]
             triples.append((run, first, count))
+            n_used += count
+        need(n_used <= len(tensors), "the files take more tensors than there are")
         need(total == nbytes, f"file {path!r}: the segments do not add up to its size")
         file = File(path, nbytes, sha256, triples, None if literal is None else read_node(literal, 1))
         need(

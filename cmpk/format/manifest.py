@@ -240,6 +240,9 @@ def _check_files(manifest: Manifest) -> None:
         raise FormatError(f"{len(manifest.files)} files exceed {MAX_FILES}")
     # ends[i]: bytes of the first i tensors, so that a long run of tensors costs one subtraction.
     ends = [0, *itertools.accumulate(_tensor_nbytes(tensor) for tensor in manifest.tensors)]
+    n_used = sum(segment.count for file in manifest.files for segment in file.segments)
+    if n_used > len(manifest.tensors):
+        raise FormatError(f"the files take {n_used} tensors; there are {len(manifest.tensors)}")
     for file in manifest.files:
         check_file_path(file.path)
         try:

@@ -258,6 +258,8 @@ def file_entries() -> Iterator[Invalid]:
     yield segments("count-beyond-the-tensors", there, {"count": 3}, nbytes=6)
     yield segments("first-beyond-the-tensors", there, {"first": 2, "count": 1})
     yield segments("of-64-bits", there, {"first": (1 << 64) - 1, "count": 2})
+    repeated = "the counts of all segments add up to at most the number of tensors"
+    yield segments("of-tensors-repeated", repeated, {"count": 2}, {"count": 1}, nbytes=9)
     literal = "literal is null if and only if no segment is literal"
     yield of("literal-missing", literal, file("x", ABC, [{"literal": 3}]))
     yield of("literal-without-segments", literal, file("x", ABC, [{"count": 1}], raw(b"")))

@@ -141,12 +141,12 @@ def attachments() -> Iterator[Valid]:
     yield Valid("files-safetensors", manifest(tensors, [whole]))
 
     gap = b"\0\0\0"
-    mixed = header + rows[0][3] + gap + rows[2][3] + rows[0][3] + gap
+    mixed = header + rows[0][3] + gap + rows[0][3] + gap
     segments = [
         {"literal": len(header)},
         {"count": 2},
         {"literal": 3},
-        {"first": 2, "count": 2},
+        {"first": 3, "count": 1},
         {"literal": 3},
     ]
     shards = [
