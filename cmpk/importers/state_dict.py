@@ -78,6 +78,8 @@ def tensor_bytes(value: torch.Tensor | np.ndarray[Any, Any]) -> U8:
         return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     import torch
 
+    if not value.numel():  # may have strides that torch can't view as bytes
+        return np.empty(0, np.uint8)
     flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return np.asarray(flat.view(torch.uint8).numpy())
 
