@@ -78,9 +78,9 @@ def tensor_bytes(value: torch.Tensor | np.ndarray[Any, Any]) -> U8:
         return np.ascontiguousarray(little).reshape(-1).view(np.uint8)
     import torch
 
-    if not value.numel():  # may have strides that torch can't view as bytes
-        return np.empty(0, np.uint8)
-    flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    row_major = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    # With at most one element any stride counts as contiguous, but only stride 1 can be viewed as bytes.
+    flat = row_major.as_strided((value.numel(),), (1,))
     return np.asarray(flat.view(torch.uint8).numpy())
 
 

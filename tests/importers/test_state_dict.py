@@ -50,6 +50,8 @@ def test_the_bytes_of_a_tensor_are_read_whatever_its_type(dtype: torch.dtype) ->
         lambda x: x[4, 4],
         lambda x: x[4:4],
         lambda x: x[:0, 0],
+        lambda x: x[0, 0:2:2],
+        lambda x: x[2:3, 3:5:7].t(),
         lambda x: x.t()[:, 3:3],
         lambda x: x.unsqueeze(0).expand(3, -1, -1),
         lambda x: x.flatten()[17:],
