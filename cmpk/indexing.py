@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from types import EllipsisType
 from typing import Any, TypeAlias
@@ -18,45 +19,61 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def row_range(shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[int, int, tuple[Any, ...]]:
+def row_range(shape: tuple[int, ...], index: tuple[Any, ...]) -> tuple[int, int, tuple[int | slice, ...]]:
     """Which rows an index touches, and the index into just these rows.
 
     Parameters
     ----------
     shape : tuple of int
     index : tuple of int, slice and ``...``
+        Integers are whatever Python takes as one for an index.
 
     Returns
     -------
     first, last : int
         Rows ``first .. last - 1`` of the first dimension; 0 and 1 without dimensions.
-    index : tuple
-        To be applied to these rows.
+    index : tuple of int and slice
+        To be applied to these rows; within the shape, with positive steps.
 
     Raises
     ------
     SourceError
         If the index does not fit the shape, or is of another kind.
     """
-    for item in index:
-        if not (isinstance(item, int | slice) or item is Ellipsis) or isinstance(item, bool):
-            raise SourceError(f"slices take integers, slices and ..., not {item!r}")
-    given = [item for item in index if item is not Ellipsis]
-    if len(given) > len(shape) or len(index) - len(given) > 1:
+    items = list(index)
+    ellipses = [at for at, item in enumerate(items) if item is Ellipsis]
+    n_missing = len(shape) - (len(items) - len(ellipses))
+    if n_missing < 0 or len(ellipses) > 1:
         raise SourceError(f"the index {index!r} does not fit the shape {list(shape)}")
-    if not shape:
-        return 0, 1, index
-    if not index or (index[0] is Ellipsis and len(given) < len(shape)):
-        return 0, shape[0], index
-    if index[0] is Ellipsis:
-        index = index[1:]
-    row, rest = index[0], index[1:]
+    at = ellipses[0] if ellipses else len(items)
+    items[at : at + 1] = [slice(None)] * n_missing
+    within = [_within(item, shape, dimension) for dimension, item in enumerate(items)]
+    if not within:
+        return 0, 1, ()
+    row, *rest = within
     if isinstance(row, int):
-        if not -shape[0] <= row < shape[0]:
-            raise SourceError(f"row {row} is not within the shape {list(shape)}")
-        return row % shape[0], row % shape[0] + 1, (0, *rest)
-    start, stop, step = row.indices(shape[0])
-    if step < 1:
-        raise SourceError(f"slices need a positive step, not {step}")
-    stop = max(start, stop)
-    return start, stop, (slice(None, None, step), *rest)
+        return row, row + 1, (0, *rest)
+    return row.start, row.stop, (slice(None, None, row.step), *rest)
+
+
+def _within(item: Any, shape: tuple[int, ...], dimension: int) -> int | slice:
+    """An integer or slice for one dimension, counted from its start."""
+    size = shape[dimension]
+    if isinstance(item, slice):
+        try:
+            start, stop, step = item.indices(size)
+        except (TypeError, ValueError) as error:
+            raise SourceError(f"{item!r}: {error}") from None
+        if step < 1:
+            raise SourceError(f"slices need a positive step, not {step}")
+        # A step beyond the last element is as good as any other, and frameworks take none beyond 64 bits.
+        return slice(start, max(start, stop), min(step, size + 1))
+    try:
+        if isinstance(item, bool):
+            raise TypeError
+        number = operator.index(item)
+    except TypeError:
+        raise SourceError(f"slices take integers, slices and ..., not {item!r}") from None
+    if not -size <= number < size:
+        raise SourceError(f"index {number} is not within dimension {dimension} of the shape {list(shape)}")
+    return number % size
