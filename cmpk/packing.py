@@ -196,7 +196,7 @@ class _Packer:
             holder = holders.setdefault((tensor.spec, digest), tensor.name)
             if coded is None:
                 tensors.append(_alias(tensor, tensor.tied_to, tied=1))
-            elif holder != tensor.name and tensor.spec.nbytes:
+            elif holder != tensor.name and tensor.spec.nbytes and not tensor.shared:
                 tensors.append(_alias(tensor, holder, tied=0))
             else:
                 self._providers |= self._plugins_in(coded)

@@ -29,12 +29,16 @@ class SourceTensor:
         Gives the bytes, uint8, shape (spec.nbytes,); called once, in the order of the tensors.
     tied_to : str
         The earlier tensor that it is, under another name; empty if it is its own.
+    shared : bool
+        Whether later ones will be tied to it. Such a tensor is stored with bytes of its own, even if
+        an earlier one has the same: only then can it be the target of an alias.
     """
 
     name: str
     spec: TensorSpec
     read: Callable[[], U8]
     tied_to: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def storable(source: ModelSource) -> Iterator[SourceTensor]:
         If there is one that no reader would take.
     """
     names: set[str] = set()
+    shared: dict[str, TensorSpec] = {}
     for tensor in source.tensors():
         try:
             tensor.name.encode()
@@ -108,6 +113,12 @@ def storable(source: ModelSource) -> Iterator[SourceTensor]:
         names.add(tensor.name)
         if len(names) > MAX_TENSORS:
             raise SourceError(f"the model has more than {MAX_TENSORS} tensors")
+        if tensor.tied_to and shared.get(tensor.tied_to) != tensor.spec:
+            raise SourceError(
+                f"{tensor.name!r} is tied to {tensor.tied_to!r}, which is no earlier tensor to be shared"
+            )
+        if tensor.shared:
+            shared[tensor.name] = tensor.spec
         yield tensor
 
 

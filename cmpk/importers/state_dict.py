@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,16 @@ class StateDictSource(ModelSource):
     def tensors(self) -> Iterator[SourceTensor]:
         """See `ModelSource.tensors`."""
         first_of: dict[object, str] = {}
-        for name, value, spec in self._items:
-            identity = _identity(value, spec)
-            tied_to = first_of.setdefault(identity, name) if spec.nbytes else name
+        # Tensors without bytes have no place in memory that could be one and the same.
+        identities = [_identity(value, spec) if spec.nbytes else name for name, value, spec in self._items]
+        uses = Counter(identities)
+        for identity, (name, value, spec) in zip(identities, self._items, strict=True):
+            tied_to = first_of.setdefault(identity, name)
             read = functools.partial(tensor_bytes, value)
-            yield SourceTensor(name, spec, read, "" if tied_to == name else tied_to)
+            if tied_to == name:
+                yield SourceTensor(name, spec, read, shared=uses[identity] > 1)
+            else:
+                yield SourceTensor(name, spec, read, tied_to)
 
 
 def checked_metadata(metadata: Mapping[Any, Any]) -> dict[str, str]:

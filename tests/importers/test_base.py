@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import cmpk.torch
+from cmpk.archive import Archive
 from cmpk.dtypes import TensorSpec
 from cmpk.errors import SourceError
 from cmpk.importers import ModelSource, SourceTensor, base
@@ -70,6 +72,34 @@ def test_a_tensor_is_refused_before_it_is_read() -> None:
 def test_an_importer_that_repeats_a_name_is_refused() -> None:
     with pytest.raises(SourceError, match="two tensors named 'a'"):
         cmpk.pack(Source(("a", (1,)), ("b", (1,)), ("a", (1,))), io.BytesIO())
+
+
+class Tying(Source):
+    """Ties its second tensor to a name."""
+
+    def __init__(self, tied_to: str, *, shared: bool, shape: tuple[int, ...] = (1,)) -> None:
+        super().__init__(("a", (1,)), ("b", shape))
+        self._tied_to = tied_to
+        self._shared = shared
+
+    def tensors(self) -> Iterator[SourceTensor]:
+        first, second = super().tensors()
+        yield dataclasses.replace(first, shared=self._shared)
+        yield dataclasses.replace(second, tied_to=self._tied_to)
+
+
+def test_a_tensor_is_tied_to_an_earlier_one_that_is_shared() -> None:
+    sink = io.BytesIO()
+    cmpk.pack(Tying("a", shared=True), sink)
+    assert Archive(sink.getvalue()).is_tied("b")
+    for source in (
+        Tying("a", shared=False),
+        Tying("b", shared=True),
+        Tying("c", shared=True),
+        Tying("a", shared=True, shape=(1, 1)),
+    ):
+        with pytest.raises(SourceError, match="no earlier tensor to be shared"):
+            cmpk.pack(source, io.BytesIO())
 
 
 def test_more_tensors_than_a_file_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,12 @@ def test_one_tensor_under_two_names_is_tied() -> None:
     }  # fmt: skip
 
 
+def test_the_first_of_tied_tensors_is_marked_as_shared() -> None:
+    weight, copied = torch.ones(3), torch.ones(3)
+    source = StateDictSource({"a": weight, "b": copied, "c": weight, "d": weight})
+    assert [tensor.shared for tensor in source.tensors()] == [True, False, False, False]
+
+
 def test_what_only_shares_memory_or_only_has_equal_values_is_not_tied() -> None:
     weight = torch.randn(4, 4)
     others = {
