@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from cmpk.archive import Archive
-from cmpk.dtypes import to_torch
+from cmpk.dtypes import TensorSpec, to_torch
 from cmpk.errors import CmpkError, DeviceError
 from cmpk.indexing import Index, row_range
 from cmpk.kernels.interface import U8
@@ -47,7 +47,8 @@ def load_tensors(
             tied[name] = archive.target_of(name)
         holder = tied.get(name, name)
         if holder not in tensors:
-            tensors[holder], outs[holder] = _empty(archive, holder)
+            tensors[holder] = _empty(holder, archive.spec(holder))
+            outs[holder] = tensors[holder].view(-1).view(torch.uint8).numpy()
     archive.read_into(outs, threads)
     if target.type != "cpu":
         tensors = {name: to_device(tensor, target) for name, tensor in tensors.items()}
@@ -74,7 +75,10 @@ def load_tensor(
     row_elements = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else spec.numel
     data = archive.read_range(name, first * row_elements, last * row_elements, threads)
     shape = (last - first, *spec.shape[1:]) if spec.shape else ()
-    rows = _from_bytes(data, spec.dtype, shape)
+    if len(data):
+        rows = torch.from_numpy(data).view(to_torch(spec.dtype)).view(shape)
+    else:  # an empty array has no strides that torch could view as another type
+        rows = _empty(name, TensorSpec(spec.dtype, shape))
     # A clone where indexing leaves a part, so that the rest is not kept alive by it.
     part = rows[index]
     return to_device(part.clone() if part.numel() < rows.numel() else part, target)
@@ -111,20 +115,14 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         return tensor
     try:
         return tensor.to(device)
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
         raise DeviceError(f"can't put a tensor of {tensor.nbytes} bytes on {device}: {error}") from error
 
 
-def _empty(archive: Archive, name: str) -> tuple[torch.Tensor, U8]:
-    """A tensor for a whole stored one, and its bytes."""
-    spec = archive.spec(name)
-    dtype = to_torch(spec.dtype)
+def _empty(name: str, spec: TensorSpec) -> torch.Tensor:
     try:
-        tensor = torch.empty(spec.shape, dtype=dtype)
+        return torch.empty(spec.shape, dtype=to_torch(spec.dtype))
     except RuntimeError as error:
-        raise CmpkError(f"tensor {name!r}: not enough memory for {spec.nbytes} bytes") from error
-    return tensor, tensor.view(-1).view(torch.uint8).numpy()
-
-
-def _from_bytes(data: U8, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.from_numpy(data).view(to_torch(dtype)).view(shape)
+        raise CmpkError(
+            f"tensor {name!r}: torch can't hold {list(spec.shape)} {spec.dtype}: {error}"
+        ) from error

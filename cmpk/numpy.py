@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cmpk.archive import Archive
-from cmpk.dtypes import DTYPES
-from cmpk.errors import SourceError
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.errors import CmpkError, SourceError
 from cmpk.indexing import default_threads, row_range
 from cmpk.kernels.interface import U8
 
@@ -102,7 +103,8 @@ def read_array(archive: Archive, name: str, index: tuple[Any, ...], threads: int
     first, last, index = row_range(spec.shape, index)
     row_elements = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else spec.numel
     data = archive.read_range(name, first * row_elements, last * row_elements, threads)
-    rows = data.view(dtype).reshape((last - first, *spec.shape[1:]) if spec.shape else ())
+    with _held(name, spec):
+        rows = data.view(dtype).reshape((last - first, *spec.shape[1:]) if spec.shape else ())
     part = rows[index]
     return np.array(part) if part.size < rows.size else np.asarray(part)
 
@@ -115,10 +117,23 @@ def _load_all(archive: Archive, threads: int) -> dict[str, Array]:
         if archive.is_tied(name):
             arrays[name] = arrays[archive.target_of(name)]
             continue
-        arrays[name] = np.empty(spec.shape, _numpy_dtype(name, spec.dtype))
+        dtype = _numpy_dtype(name, spec.dtype)
+        with _held(name, spec):
+            arrays[name] = np.empty(spec.shape, dtype)
         outs[name] = arrays[name].reshape(-1).view(np.uint8)
     archive.read_into(outs, threads)
     return arrays
+
+
+@contextlib.contextmanager
+def _held(name: str, spec: TensorSpec) -> Iterator[None]:
+    """Make an error of cmpk's of an array that NumPy can't hold."""
+    try:
+        yield
+    except (MemoryError, ValueError) as error:
+        raise CmpkError(
+            f"tensor {name!r}: NumPy can't hold {list(spec.shape)} {spec.dtype}: {error}"
+        ) from error
 
 
 def _numpy_dtype(name: str, dtype: str) -> np.dtype[Any]:
