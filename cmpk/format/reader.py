@@ -116,8 +116,9 @@ class ContainerReader:
                 if os.fstat(file.fileno()).st_size < PREAMBLE_NBYTES + FOOTER_NBYTES:
                     return memoryview(file.read(PREAMBLE_NBYTES + FOOTER_NBYTES))
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise SourceError(f"can't open {str(path)!r}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SourceError(f"can't open {str(path)!r}: {reason}") from error
         return memoryview(mapped)
 
     def _read_manifest(self) -> tuple[Footer, bytes]:
