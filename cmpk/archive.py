@@ -10,7 +10,7 @@ from types import TracebackType
 import blake3
 
 from cmpk.dtypes import TensorSpec
-from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate
+from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate, known_spec
 from cmpk.errors import CmpkError, CorruptStreamError, PluginError, SourceError, blame
 from cmpk.format import ContainerReader, FileEntry, Manifest, TensorEntry
 from cmpk.kernels.interface import U8
@@ -116,22 +116,21 @@ class Archive:
         SourceError
             If there is none of that name.
         """
+        self.stored(name)
+        return self._entries[name]
+
+    def spec(self, name: str) -> TensorSpec:
+        """Type and shape of a tensor."""
+        return known_spec(self.stored(name))
+
+    def stored(self, name: str) -> Stored:
+        """How a tensor is stored: its located tree."""
         try:
-            return self._entries[name]
+            return self._roots[name]
         except KeyError:
             raise SourceError(
                 f"the archive has no tensor {name!r}; `cmpk inspect` lists its tensors"
             ) from None
-
-    def spec(self, name: str) -> TensorSpec:
-        """Type and shape of a tensor."""
-        entry = self.entry(name)
-        return TensorSpec(entry.dtype, entry.shape)
-
-    def stored(self, name: str) -> Stored:
-        """How a tensor is stored: its located tree."""
-        self.entry(name)
-        return self._roots[name]
 
     def stored_literal(self, file: FileEntry) -> Stored | None:
         """How the literal bytes of a file are stored; None if it has none."""

@@ -12,8 +12,7 @@ CmpkError
 └── RecipeError            a recipe is unknown or malformed
 """
 
-import contextlib
-from collections.abc import Iterator
+from types import TracebackType
 
 __all__ = [
     "CmpkError",
@@ -70,9 +69,10 @@ class RecipeError(CmpkError):
     """A recipe is unknown or malformed."""
 
 
-@contextlib.contextmanager
-def blame(what: str, plugin: str) -> Iterator[None]:
+class blame:  # noqa: N801  # used like a function
     """Turn whatever a plugin's code raises into a `PluginError` that names the plugin.
+
+    A context manager. Written out as a class, for it stands around every stream that is decoded.
 
     Parameters
     ----------
@@ -87,11 +87,19 @@ def blame(what: str, plugin: str) -> Iterator[None]:
     PluginError
         For any exception but a `CmpkError`.
     """
-    try:
-        yield
-    except CmpkError:
-        raise
-    except Exception as error:
-        if not plugin:
-            raise
-        raise PluginError(f"{what} of {plugin} failed: {type(error).__name__}: {error}") from error
+
+    __slots__ = ("_plugin", "_what")
+
+    def __init__(self, what: str, plugin: str) -> None:
+        self._what = what
+        self._plugin = plugin
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._plugin and isinstance(error, Exception) and not isinstance(error, CmpkError):
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(f"{self._what} of {self._plugin} failed: {reason}") from error

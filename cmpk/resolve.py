@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
@@ -33,11 +33,12 @@ def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Sto
     FormatError
         If a rule of an encoding about parameters and parts is broken, or a size can't be.
     """
+    resolver = _Resolver(offsets)
     by_name: dict[str, TensorEntry] = {}
     roots: dict[str, Stored] = {}
     for entry in manifest.tensors:
         try:
-            root = _resolve(entry.data, TensorSpec(entry.dtype, entry.shape), offsets, is_root=True)
+            root = resolver.resolve(entry.data, TensorSpec(entry.dtype, entry.shape), is_root=True)
             if entry.data.encoding == "alias":
                 _check_alias(entry, by_name)
         except FormatError as error:
@@ -49,11 +50,12 @@ def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Sto
 
 def resolve_files(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Stored | None]:
     """The literals of all files, by path; None for a file without one."""
+    resolver = _Resolver(offsets)
     literals: dict[str, Stored | None] = {}
     for file in manifest.files:
         spec = TensorSpec("U8", (file.literal_nbytes,))
         try:
-            literals[file.path] = None if file.literal is None else _resolve(file.literal, spec, offsets)
+            literals[file.path] = None if file.literal is None else resolver.resolve(file.literal, spec)
         except FormatError as error:
             raise FormatError(f"file {file.path!r}: {error}") from None
     return literals
@@ -107,23 +109,40 @@ def _missing(what: str, kind: str, item_id: str, providers: dict[str, str]) -> C
     return UnknownIdError(f"{need}; it comes with {provider}: pip install {package}")
 
 
-def _resolve(node: Node, spec: TensorSpec | None, offsets: Iterator[int], *, is_root: bool = False) -> Stored:
-    if node.codec:
-        codec = find("codecs", node.codec)
-        if spec is not None:
-            _check_expansion(node, spec, codec.item if codec else None)
-        return Leaf(node, next(offsets), spec, *((codec.item, codec.plugin) if codec else (None, "")))
-    if node.encoding == "alias" and not is_root:
-        raise FormatError("only a whole tensor can be an alias")
-    encoding = find("encodings", node.encoding)
-    specs: dict[str, TensorSpec] | None = None
-    if encoding is not None and spec is not None:
-        with blame(f"encoding {node.encoding!r}", encoding.plugin):
-            specs = _part_specs(node, encoding.item, spec)
-    parts = {
-        name: _resolve(part, specs[name] if specs else None, offsets) for name, part in node.parts.items()
-    }
-    return Branch(node, spec, encoding.item if encoding else None, parts, encoding.plugin if encoding else "")
+class _Resolver:
+    """Turns nodes into trees, and looks each id up once."""
+
+    def __init__(self, offsets: Iterator[int]) -> None:
+        self._offsets = offsets
+        self._codecs: dict[str, tuple[Codec | None, str]] = {}
+        self._encodings: dict[str, tuple[Encoding | None, str]] = {}
+
+    def resolve(self, node: Node, spec: TensorSpec | None, *, is_root: bool = False) -> Stored:
+        """The tree of a node; ``spec`` is None below an encoding that is not installed."""
+        if node.codec:
+            if node.codec not in self._codecs:
+                self._codecs[node.codec] = _find("codecs", node.codec)
+            codec, plugin = self._codecs[node.codec]
+            if spec is not None:
+                _check_expansion(node, spec, codec)
+            return Leaf(node, next(self._offsets), spec, codec, plugin)
+        if node.encoding == "alias" and not is_root:
+            raise FormatError("only a whole tensor can be an alias")
+        if node.encoding not in self._encodings:
+            self._encodings[node.encoding] = _find("encodings", node.encoding)
+        encoding, plugin = self._encodings[node.encoding]
+        specs: dict[str, TensorSpec] = {}
+        if encoding is not None and spec is not None:
+            with blame(f"encoding {node.encoding!r}", plugin):
+                specs = _part_specs(node, encoding, spec)
+        parts = {name: self.resolve(part, specs.get(name)) for name, part in node.parts.items()}
+        return Branch(node, spec, encoding, parts, plugin)
+
+
+def _find(kind: str, item_id: str) -> tuple[Any, str]:
+    """An implementation, None if it is not installed, and the plugin that it comes with."""
+    found = find(kind, item_id)
+    return (found.item, found.plugin) if found else (None, "")
 
 
 def _part_specs(node: Node, encoding: Encoding, spec: TensorSpec) -> dict[str, TensorSpec]:

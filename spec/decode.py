@@ -837,6 +837,7 @@ def row_groups_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
     need(len(spec.shape) >= 1, "row_groups: a tensor without dimensions")
     need(1 <= len(rows) <= 32, "row_groups: the number of groups is out of range")
     need(min(rows) >= 1, "row_groups: a group without rows")
+    need(spec.shape[0] <= 4294967295, "row_groups: too many rows")
     need(sum(rows) == spec.shape[0], "row_groups: the groups do not add up to the rows")
     need(spec.nbits // spec.shape[0] % 8 == 0, "row_groups: a row is not a whole number of bytes")
     groups = {str(g): Spec(spec.dtype, (rows[g], *spec.shape[1:])) for g in range(len(rows))}

@@ -26,6 +26,7 @@ __all__ = [
     "byte_range",
     "check_params",
     "int_param",
+    "known_spec",
 ]
 
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MAX_GROUPS", "RowGroups"]
+__all__ = ["MAX_GROUPS", "MAX_ROWS", "RowGroups"]
 
 MAX_GROUPS: Final = 32
+MAX_ROWS: Final = (1 << 32) - 1
 
 
 class RowGroups(Encoding):
@@ -32,6 +33,8 @@ class RowGroups(Encoding):
             raise FormatError("a tensor without dimensions has no rows")
         if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_GROUPS or min(rows) < 1:
             raise FormatError(f"the parameter 'rows' is not a list of 1 to {MAX_GROUPS} positive numbers")
+        if spec.shape[0] > MAX_ROWS:
+            raise FormatError(f"{spec.shape[0]} rows exceed {MAX_ROWS}")
         if sum(rows) != spec.shape[0]:
             raise FormatError(f"the groups have {sum(rows)} rows, the tensor has {spec.shape[0]}")
         if spec.numel // spec.shape[0] * DTYPES[spec.dtype].nbits % 8:
@@ -78,23 +81,25 @@ class RowGroups(Encoding):
             whole = decoder.decode(stored, first * row_elements, last * row_elements)
             out[:] = whole[byte_range(spec, start - first * row_elements, stop - first * row_elements)]
             return
-        groups = self._rows_of_groups(stored, decoder)
-        for index, rows in enumerate(groups):
-            low, high = np.searchsorted(rows, (first, last)).tolist()
+        for index, rows in enumerate(self._rows_of_groups(stored, decoder)):
+            low, high, wanted = 0, len(rows), rows
+            if last - first < spec.shape[0]:
+                low, high = np.searchsorted(rows, (first, last)).tolist()
+                wanted = rows[low:high] - np.uint32(first)
             if low < high:
-                wanted = (rows[low:high] - first).astype(np.uint32)
                 self._scatter(stored.parts[str(index)], low, high, wanted, row_elements, out, decoder)
 
-    def _rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.int64]]:
+    def _rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.uint32]]:
         import numpy as np
 
         sizes = stored.node.params["rows"]
         assert isinstance(sizes, list)
         group = decoder.decode(stored.parts["group"])
-        if np.bincount(group, minlength=len(sizes)).tolist() != sizes:
+        rows = [np.flatnonzero(group == index).astype(np.uint32) for index in range(len(sizes))]
+        # Each size is right and together they are all rows, so no row is of a further group.
+        if [len(rows_of_group) for rows_of_group in rows] != sizes:
             raise self.corrupt("the groups of the rows are not those that the parameters promise")
-        order = np.argsort(group, kind="stable")
-        return np.split(order, np.cumsum(sizes)[:-1])
+        return rows
 
     def _scatter(
         self,

@@ -19,7 +19,7 @@ from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings import Codebook, FloatSplit, Narrow, RowGroups
 from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
-from cmpk.encodings.row_groups import MAX_GROUPS
+from cmpk.encodings.row_groups import MAX_GROUPS, MAX_ROWS
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8
 from cmpk.passes.base import Pass, Planned, branch
 from cmpk.passes.options import check_known, int_list, integer, share
@@ -31,7 +31,7 @@ _MIN_ELEMENTS: Final = 512
 
 _SAMPLE_ELEMENTS: Final = 1 << 14
 _MIN_NARROW_SHARE: Final = 1 / 256
-_MIN_GROUP_ELEMENTS: Final = 1 << 17
+_MIN_GROUP_ELEMENTS: Final = 1 << 18
 """Rows of a group must outweigh the group's own table, streams and manifest entries."""
 
 _SAMPLE_ROW_ELEMENTS: Final = 512
@@ -107,8 +107,8 @@ def _plan(part: Part, options: _Options) -> Planned:
     """Find the groups of rows, first by the type that they really are, then by scale."""
     spec = part.spec
     kind, kinds = _kinds_of_rows(part)
-    if len(spec.shape) < 2:
-        return _split(part, kinds[0], options)
+    if len(spec.shape) < 2 or spec.shape[0] > MAX_ROWS:
+        return _split(part, kinds[0] if len(kinds) == 1 else "", options)
     rows_of_kind = [part]
     if len(kinds) > 1:
         encoded = RowGroups().encode(part.data, spec, kind)

@@ -243,6 +243,8 @@ def row_groupings() -> Iterator[Invalid]:
     yield of("without-groups", count, [])
     yield of("of-no-rows-without-groups", count, [], shape=[0, 2], group=b"")
     yield of("of-33-groups", count, [1] * 33, *[1] * 33, shape=[33], group=bytes(range(33)))
+    many = "the first dimension is at most MAX_ROWS"
+    yield of("more-rows-than-fit-32-bits", many, [2**32], 0, shape=[2**32, 0], group=b"")
     exact = "the parameter is rows, an array of integers"
     yield of("rows-no-list", exact, 3, 6)
     yield of("rows-a-string", exact, "3", 6)
