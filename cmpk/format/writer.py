@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ class ByteSink(Protocol):
     """What a container is written to: a file, a pipe, a buffer."""
 
     def write(self, data: memoryview, /) -> object:
-        """Take all of ``data``, as buffered binary files do."""
+        """Take all of ``data``, or return how many bytes of it were taken, as unbuffered files do."""
 
 
 class ContainerWriter:
@@ -69,11 +70,15 @@ class ContainerWriter:
         return footer
 
     def _write(self, data: bytes | memoryview) -> None:
-        if len(data):
+        rest = memoryview(data)
+        while rest:
             try:
-                self._sink.write(memoryview(data))
+                taken = self._sink.write(rest)
             except OSError as error:
                 raise DestinationError(f"writing failed: {error.strerror or error}") from error
+            if taken == 0 or (taken is None and isinstance(self._sink, io.RawIOBase)):
+                raise DestinationError("writing failed: the destination takes no more bytes")
+            rest = rest[taken:] if isinstance(taken, int) else rest[len(rest) :]
         self.nbytes += len(data)
 
 
