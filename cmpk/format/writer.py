@@ -100,7 +100,10 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """
     if not overwrite and os.path.lexists(path):
         raise DestinationError(f"{str(path)!r} exists; name another file, or overwrite it with --force")
-    temporary = path.with_name(f".{path.name[:128]}.{secrets.token_hex(6)}.tmp")
+    if not path.name or "\0" in str(path):
+        raise DestinationError(f"{str(path)!r} is not the name of a file")
+    # Of a name that fills the 255 bytes that file systems allow, 32 characters leave room in any script.
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}.tmp")
     try:
         # Opened within, so that no interrupt can fall between making the file and minding it.
         with temporary.open("xb") as file:
@@ -109,9 +112,10 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         _publish(temporary, path, overwrite=overwrite)
     except OSError as error:
-        raise DestinationError(f"can't write {str(path)!r}: {error.strerror}") from error
+        raise DestinationError(f"can't write {str(path)!r}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # most often it is not there any more
+            temporary.unlink()
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
