@@ -61,7 +61,7 @@ def test_splitting_and_merging_returns_the_bits_that_were_given(
     n = data.size // DTYPES[dtype].nbytes
     exponent, mantissa = FLOAT_LAYOUTS[dtype]
     parts = backend.float_split(data, dtype, mantissa_bits, base)
-    high, rest, index, upper = parts
+    high, rest, index, _ = parts
     assert [part.dtype.name for part in parts] == ["uint8", "uint8", "uint64", "uint16"]
     assert high.shape == (n,)
     assert rest.shape == (-(-(1 + mantissa - mantissa_bits) // 8), n)
