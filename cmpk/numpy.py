@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,9 +46,10 @@ def save(
     jobs: int | None = None,
 ) -> bytes:
     """The bytes of the file that `save_file` would write."""
+    from cmpk.format import MemorySink
     from cmpk.packing import pack
 
-    sink = io.BytesIO()
+    sink = MemorySink()
     pack(tensors, sink, recipe=recipe, jobs=jobs, metadata=metadata)
     return sink.getvalue()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import blake3
 import msgspec
@@ -21,8 +21,8 @@ from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import PluginError, SourceError, blame
-from cmpk.estimates import estimate, expands_within
-from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
+from cmpk.estimates import estimate, expands_within, is_noise
+from cmpk.format import ByteSink, ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
 from cmpk.importers.base import ModelSource, SourceTensor, storable
 from cmpk.importers.state_dict import StateDictSource, checked_metadata
 from cmpk.indexing import default_threads
@@ -70,7 +70,7 @@ class PackReport:
 
 def pack(
     src: PathLike | Mapping[str, Any] | ModelSource,
-    dst: PathLike | BinaryIO | IO[bytes],
+    dst: PathLike | ByteSink,
     *,
     recipe: PathLike | Recipe = "lossless",
     jobs: int | None = None,
@@ -117,7 +117,7 @@ def pack(
         source = _open_source(src, packer.registry)
         stack.callback(source.close)
         if isinstance(dst, str | os.PathLike):
-            sink: BinaryIO | IO[bytes] = stack.enter_context(atomic_file(Path(dst), overwrite=force))
+            sink: ByteSink = stack.enter_context(atomic_file(Path(dst), overwrite=force))
         else:
             sink = dst
         writer = ContainerWriter(sink)
@@ -277,7 +277,7 @@ class _Packer:
         # Each entry saves enough over the one before it to be worth its slower decoding.
         chain: list[tuple[float, Codec, str]] = []
         limit = len(data) * (1 - self._recipe.min_saving)
-        for codec, plugin in self._codecs:
+        for codec, plugin in () if is_noise(data) else self._codecs:
             if codec.id == "raw" or not len(data):
                 continue
             with blame(f"codec {codec.id!r}", plugin):

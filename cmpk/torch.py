@@ -66,11 +66,10 @@ def save(
     jobs: int | None = None,
 ) -> bytes:
     """The bytes of the file that `save_file` would write."""
-    import io
-
+    from cmpk.format import MemorySink
     from cmpk.packing import pack
 
-    sink = io.BytesIO()
+    sink = MemorySink()
     pack(tensors, sink, recipe=recipe, jobs=jobs, metadata=metadata)
     return sink.getvalue()
 

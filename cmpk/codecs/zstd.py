@@ -44,8 +44,7 @@ class Zstd(Codec):
 
     def encode(self, data: U8, threads: int = 1) -> Buffer:
         """Frames of 4 MiB each; see `Codec.encode`."""
-        # A compressor per call: one must not serve two threads at once.
-        compressor = zstandard.ZstdCompressor(level=self.level)
+        compressor = self._compressor()
         chunk = 1 << _CHUNK_LOG2
         view = data.data
         frames = [compressor.compress(view[at : at + chunk]) for at in range(0, len(data), chunk)]
@@ -91,6 +90,13 @@ class Zstd(Codec):
         if len(decoded) != nbytes:
             raise self.corrupt("a frame is shorter than its chunk")
         return np.frombuffer(decoded, np.uint8)
+
+    def _compressor(self) -> zstandard.ZstdCompressor:
+        try:
+            return self._of_thread.compressor  # type: ignore[no-any-return]
+        except AttributeError:
+            self._of_thread.compressor = zstandard.ZstdCompressor(level=self.level)
+            return self._compressor()
 
     def _decompressor(self) -> zstandard.ZstdDecompressor:
         try:

@@ -2,13 +2,15 @@
 
 from cmpk.format.manifest import FileEntry, Manifest, Node, Segment, TensorEntry
 from cmpk.format.reader import ContainerReader
-from cmpk.format.writer import ContainerWriter, atomic_file
+from cmpk.format.writer import ByteSink, ContainerWriter, MemorySink, atomic_file
 
 __all__ = [
+    "ByteSink",
     "ContainerReader",
     "ContainerWriter",
     "FileEntry",
     "Manifest",
+    "MemorySink",
     "Node",
     "Segment",
     "TensorEntry",

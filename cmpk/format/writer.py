@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import xxhash
 import zstandard
@@ -18,7 +18,7 @@ from cmpk.errors import DestinationError
 from cmpk.format.layout import Footer, padding_before, preamble
 from cmpk.format.manifest import Manifest, Node, to_json
 
-__all__ = ["ByteSink", "ContainerWriter", "atomic_file"]
+__all__ = ["ByteSink", "ContainerWriter", "MemorySink", "atomic_file"]
 
 _MANIFEST_LEVEL = 19
 
@@ -30,6 +30,21 @@ class ByteSink(Protocol):
         """Take all of ``data``, or return how many bytes of it were taken, as unbuffered files do."""
 
 
+class MemorySink:
+    """Takes what is written without copying it, until all of it is asked for at once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[memoryview] = []
+
+    def write(self, data: memoryview, /) -> None:
+        """Keep a piece; it must not change until `getvalue`."""
+        self._pieces.append(data)
+
+    def getvalue(self) -> bytes:
+        """All pieces, one after another."""
+        return b"".join(self._pieces)
+
+
 class ContainerWriter:
     """Writes streams one after another, then the manifest.
 
@@ -39,7 +54,7 @@ class ContainerWriter:
         Never read, never moved backwards: a pipe will do.
     """
 
-    def __init__(self, sink: ByteSink | BinaryIO | IO[bytes]) -> None:
+    def __init__(self, sink: ByteSink) -> None:
         self._sink = sink
         self.nbytes = 0
         self._write(preamble())

@@ -29,17 +29,23 @@ __all__ = ["SplitFloats"]
 _MIN_ELEMENTS: Final = 512
 """Below this a code table costs more than it saves."""
 
-_SAMPLE_ELEMENTS: Final = 1 << 14
+_DISTINCT_SAMPLE_ELEMENTS: Final = 1 << 11
+_SAMPLE_ELEMENTS: Final = 1 << 17
+_SAMPLE_ROW_ELEMENTS: Final = 512
+_SAMPLED_ROWS: Final = 1 << 14
+_SAMPLE_PIECES: Final = 64
+_SAMPLE_PIECE_ELEMENTS: Final = 1 << 11
+_LLOYD_STEPS: Final = 6
+
 _MIN_NARROW_SHARE: Final = 1 / 256
 _MIN_GROUP_ELEMENTS: Final = 1 << 18
 """Rows of a group must outweigh the group's own table, streams and manifest entries."""
 
-_SAMPLE_ROW_ELEMENTS: Final = 512
-_LLOYD_STEPS: Final = 6
+_GROUP_NBYTES: Final = 160
+"""What a further group costs before its first row: tables and manifest entries."""
 
 _EXCEPTION_NBYTES: Final = 10
-_PART_NBYTES: Final = 160
-"""What a further group costs before its first row: tables and manifest entries."""
+_MAX_SHARE_OF_EXCEPTIONS: Final = 1 / 4096
 
 
 class _Options(NamedTuple):
@@ -97,7 +103,7 @@ def _mantissa_bits(options: Mapping[str, object], dtype: str) -> list[int]:
 
 def _may_be_codebook(part: Part) -> bool:
     elements = part.data.view(f"u{DTYPES[part.spec.dtype].nbytes}")
-    sample = elements[:: max(1, len(elements) // _SAMPLE_ELEMENTS)]
+    sample = elements[:: max(1, len(elements) // _DISTINCT_SAMPLE_ELEMENTS)]
     # A float_split symbol costs a byte or more an element in the end; one code costs up to a byte.
     # Bytes themselves have at most 256 values: there a codebook says nothing.
     return elements.itemsize > 1 and len(np.unique(sample)) <= min(256, len(sample) // 8)
@@ -158,7 +164,7 @@ def _may_narrow(part: Part, narrower: str, n_rows: int) -> bool:
     spec = part.spec
     itemsize = DTYPES[spec.dtype].nbytes
     rows = part.data.reshape(n_rows, -1)[:, : 8 * itemsize]
-    sample = np.ascontiguousarray(rows[:: max(1, n_rows // _SAMPLE_ELEMENTS)]).reshape(-1)
+    sample = np.ascontiguousarray(rows[:: max(1, n_rows // _SAMPLED_ROWS)]).reshape(-1)
     per_row = rows.shape[1] // itemsize
     return bool(kernels.active().narrows_to(sample, spec.dtype, narrower, per_row).any())
 
@@ -169,18 +175,41 @@ def _narrowed(part: Part, dtype: str) -> Part:
 
 
 def _groups_that_pay(part: Part, options: _Options) -> U8:
-    """Groups of rows of like scale, if they make the tensor smaller; else one group."""
+    """Groups of rows of like scale, if they make the tensor smaller; else one group.
+
+    Each row goes to the group whose code tells its exponents in the fewest bits: Lloyd's iteration on
+    a sample of rows, from quantiles of their mean exponents, then one look at all rows.
+
+    Returns
+    -------
+    uint8 array, shape (rows,)
+        Every number below the largest occurs.
+    """
     spec = part.spec
     one = np.zeros(spec.shape[0], np.uint8)
     n_groups = min(options.max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
     if n_groups < 2 or spec.shape[0] < 64 * n_groups:
         return one
-    group = _rows_by_cost(part, n_groups)
-    encoded = RowGroups().encode(part.data, spec, group)
-    rows = [rows for name, rows in encoded.parts.items() if name != "group"]
-    overhead = _PART_NBYTES * len(rows) + stream_nbytes(kernels.active().byte_histogram(group))
-    apart = sum(_best_upper(rows_of_group, options).nbytes for rows_of_group in rows)
-    return group if apart + overhead < _best_upper(part, options).nbytes else one
+    histograms = _sampled_histograms(part.data.reshape(spec.shape[0], -1), spec)
+    n_exponents = histograms.shape[1]
+    present = np.flatnonzero(histograms.any(axis=0))
+    histograms = histograms[:, present]
+    scales = histograms @ np.arange(histograms.shape[1]) / histograms.sum(axis=1)
+    group = np.searchsorted(np.quantile(scales, np.linspace(0, 1, n_groups + 1)[1:-1]), scales)
+    for _ in range(_LLOYD_STEPS):
+        costs = np.stack([_code_costs(histograms[group == index].sum(axis=0)) for index in range(n_groups)])
+        totals = histograms @ costs.T
+        group = np.argmin(totals, axis=1)
+    together = histograms.sum(axis=0)
+    nbits_saved = float(together @ _code_costs(together)) - float(totals.min(axis=1).sum())
+    overhead = n_groups * _GROUP_NBYTES + spec.shape[0] * n_groups.bit_length() / 8
+    if nbits_saved / 8 * (spec.numel / together.sum()) <= overhead:
+        return one
+    # Sixteenths of a bit fit a byte: no exponent costs more than 15, nor one that the sample lacks.
+    table = np.full((n_groups, n_exponents), 255, np.uint8)
+    table[:, present] = np.minimum(np.rint(costs * 16), 255)
+    sums = kernels.active().row_costs(part.data, spec.dtype, spec.numel // spec.shape[0], table)
+    return np.unique(np.argmin(sums, axis=1), return_inverse=True)[1].astype(np.uint8)
 
 
 def _split(part: Part, dtype: str, options: _Options) -> Planned:
@@ -190,35 +219,25 @@ def _split(part: Part, dtype: str, options: _Options) -> Planned:
         return branch(Narrow.id, part.spec, encoded, values=_split(encoded.parts["values"], "", options))
     if part.spec.numel < _MIN_ELEMENTS:
         return part
-    upper = _best_upper(part, options)
+    upper = _best_upper(_sample(part), options)
     encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
+    index = encoded.parts.get("exception_index")
+    if index is not None and index.spec.numel > part.spec.numel * _MAX_SHARE_OF_EXCEPTIONS:
+        # The sample missed something; all elements tell what suits all.
+        upper = _best_upper(part, options)
+        encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
     return branch(FloatSplit.id, part.spec, encoded)
 
 
-def _rows_by_cost(part: Part, n_groups: int) -> U8:
-    """Group rows so that each is in the group whose code tells its exponents in the fewest bits.
-
-    Lloyd's iteration on a sample of rows, from quantiles of their mean exponents; then every row goes
-    where it costs least.
-
-    Returns
-    -------
-    uint8 array, shape (rows,)
-        Every number below the largest occurs.
-    """
+def _sample(part: Part) -> Part:
+    """Elements from all over a tensor, as one of one dimension; itself if it is small."""
     spec = part.spec
-    rows = part.data.reshape(spec.shape[0], -1)
-    row_elements = spec.numel // spec.shape[0]
-    histograms = _sampled_histograms(rows, spec)
-    scales = histograms @ np.arange(histograms.shape[1]) / histograms.sum(axis=1)
-    group = np.searchsorted(np.quantile(scales, np.linspace(0, 1, n_groups + 1)[1:-1]), scales)
-    for _ in range(_LLOYD_STEPS):
-        costs = np.stack([_code_costs(histograms[group == index].sum(axis=0)) for index in range(n_groups)])
-        group = np.argmin(histograms @ costs.T, axis=1)
-    # Sixteenths of a bit fit a byte: no exponent costs more than 15.
-    table = np.minimum(np.rint(costs * 16), 255).astype(np.uint8)
-    sums = kernels.active().row_costs(part.data, spec.dtype, row_elements, table)
-    return np.unique(np.argmin(sums, axis=1), return_inverse=True)[1].astype(np.uint8)
+    if spec.numel <= 2 * _SAMPLE_PIECES * _SAMPLE_PIECE_ELEMENTS:
+        return part
+    elements = part.data.view(f"u{DTYPES[spec.dtype].nbytes}")
+    starts = np.linspace(0, spec.numel - _SAMPLE_PIECE_ELEMENTS, _SAMPLE_PIECES).astype(np.int64).tolist()
+    sample = np.concatenate([elements[start : start + _SAMPLE_PIECE_ELEMENTS] for start in starts])
+    return Part(TensorSpec(spec.dtype, sample.shape), sample.view(np.uint8))
 
 
 def _sampled_histograms(rows: U8, spec: TensorSpec) -> NDArray[np.float64]:
@@ -226,7 +245,7 @@ def _sampled_histograms(rows: U8, spec: TensorSpec) -> NDArray[np.float64]:
     exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
     itemsize = DTYPES[spec.dtype].nbytes
     row_elements = min(rows.shape[1] // itemsize, _SAMPLE_ROW_ELEMENTS)
-    n_rows = max(1, _SAMPLE_ELEMENTS * 8 // row_elements)
+    n_rows = max(1, _SAMPLE_ELEMENTS // row_elements)
     sample = np.ascontiguousarray(rows[:: max(1, len(rows) // n_rows), : row_elements * itemsize])
     exponents = (sample.view(f"<u{itemsize}") >> mantissa_nbits) & ((1 << exponent_nbits) - 1)
     cells = exponents.astype(np.int64) + (np.arange(len(sample)) << exponent_nbits)[:, None]
