@@ -1,6 +1,6 @@
 """Writes the golden files of spec/vectors.
 
-    python tools/make_vectors.py [DIRECTORY]
+    python -m tools.make_vectors [DIRECTORY]
 
 They are assembled from hand-made parts by ``tools/vectors``, without the package that they test, and
 are the same on every run. Each is kept in the repository; a change of one is a change of the format,
@@ -13,11 +13,11 @@ import argparse
 import json
 from pathlib import Path
 
-from vectors import invalid_codecs, invalid_container, invalid_encodings, invalid_manifest
-from vectors.cases import Invalid, Valid
-from vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
-from vectors.valid_container import attachments, container, elements
-from vectors.valid_encodings import (
+from tools.vectors import invalid_codecs, invalid_container, invalid_encodings, invalid_manifest
+from tools.vectors.cases import Invalid, Valid
+from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
+from tools.vectors.valid_container import attachments, container, elements
+from tools.vectors.valid_encodings import (
     alias_page,
     codebook_page,
     float_split_page,

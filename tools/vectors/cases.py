@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-from vectors.assemble import Entry, Object, build, leaf, one
+from .assemble import Entry, Object, build, leaf, one
 
 __all__ = ["NBITS", "STEEP", "Invalid", "Valid", "container_example", "raw"]
 

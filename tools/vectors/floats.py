@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from vectors.assemble import Object, branch, leaf
-from vectors.streams import noise
+from .assemble import Object, branch, leaf
+from .streams import noise
 
 __all__ = ["LAYOUTS", "SplitParts", "float_split", "numbers", "pack", "special", "split", "widen"]
 

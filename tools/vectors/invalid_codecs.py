@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from vectors.assemble import build, leaf, one
-from vectors.cases import STEEP, Invalid
-from vectors.streams import (
+from .assemble import build, leaf, one
+from .cases import STEEP, Invalid
+from .streams import (
     balanced,
     bitpack,
     checksum,

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vectors.assemble import MAGIC, build, leaf, manifest, one, swap, tensor
-from vectors.cases import Invalid, container_example, raw
-from vectors.streams import checksum, frame, frame_of_runs, noise, raw_block, rle_block
+from .assemble import MAGIC, build, leaf, manifest, one, swap, tensor
+from .cases import Invalid, container_example, raw
+from .streams import checksum, frame, frame_of_runs, noise, raw_block, rle_block
 
 __all__ = ["file_layout", "json_form", "json_values", "manifest_frame", "stream_places"]
 

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from vectors import floats
-from vectors.assemble import Object, branch, build, leaf, manifest, one, tensor
-from vectors.cases import Invalid, raw
+from . import floats
+from .assemble import Object, branch, build, leaf, manifest, one, tensor
+from .cases import Invalid, raw
 
 __all__ = ["aliases", "codebooks", "float_splits", "float_splits_values", "narrows", "row_groupings"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vectors.assemble import Object, branch, build, file, leaf, manifest, one, swap, tensor
-from vectors.cases import Invalid, raw
-from vectors.streams import frame, frame_of_runs, huffman, rle_block, zstd
+from .assemble import Object, branch, build, file, leaf, manifest, one, swap, tensor
+from .cases import Invalid, raw
+from .streams import frame, frame_of_runs, huffman, rle_block, zstd
 
 __all__ = [
     "expansion",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from vectors.assemble import Entry, leaf, manifest, one, tensor
-from vectors.cases import STEEP, Valid
-from vectors.streams import (
+from .assemble import Entry, leaf, manifest, one, tensor
+from .cases import STEEP, Valid
+from .streams import (
     balanced,
     bitpack,
     checksum,

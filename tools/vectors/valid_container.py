@@ -6,9 +6,9 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 
-from vectors.assemble import branch, file, leaf, manifest, one, tensor
-from vectors.cases import NBITS, Valid, container_example, raw
-from vectors.streams import balanced, frame, frame_of_runs, huffman, noise, raw_block, rle_block, zstd
+from .assemble import branch, file, leaf, manifest, one, tensor
+from .cases import NBITS, Valid, container_example, raw
+from .streams import balanced, frame, frame_of_runs, huffman, noise, raw_block, rle_block, zstd
 
 __all__ = ["attachments", "container", "elements", "safetensors"]
 

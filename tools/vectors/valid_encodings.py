@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
-from vectors import floats
-from vectors.assemble import Entry, Object, branch, leaf, manifest, one, tensor
-from vectors.cases import NBITS, Valid, raw
-from vectors.streams import balanced, bitpack, frame, huffman, noise, raw_block, zstd
+from . import floats
+from .assemble import Entry, Object, branch, leaf, manifest, one, tensor
+from .cases import NBITS, Valid, raw
+from .streams import balanced, bitpack, frame, huffman, noise, raw_block, zstd
 
 __all__ = [
     "alias_page",
