@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.format.layout import MAX_EXPANSION
-from cmpk.kernels.interface import U8
+from cmpk.kernels.interface import U8, Buffer
 
-__all__ = ["estimate", "expands_within", "is_noise"]
+__all__ = ["Estimate", "estimate", "expands_within", "is_noise"]
 
 _SAMPLE_NBYTES: Final = 1 << 16
 _CODED_SAMPLE_NBYTES: Final = 1 << 15
@@ -27,18 +27,30 @@ def expands_within(codec: Codec, stored: int, decoded: int) -> bool:
     return decoded <= min(codec.max_expansion * stored, MAX_EXPANSION * stored + MAX_EXPANSION)
 
 
-def estimate(codec: Codec, data: U8) -> int | None:
-    """Stored size by the codec's own estimate on the data or a sample of it, or by coding a sample."""
+class Estimate(NamedTuple):
+    """A stored size; and the stream, where finding out meant coding all of the data."""
+
+    nbytes: int
+    stream: Buffer | None = None
+
+
+def estimate(codec: Codec, data: U8) -> Estimate | None:
+    """Stored size by the codec's own estimate on the data or a sample of it, or by coding a sample.
+
+    None where the codec can't hold the data, or is sure not to make them fewer.
+    """
     sample = _sample(data, _SAMPLE_NBYTES)
-    size = codec.estimate(sample)
-    if size is None:
-        # Coding takes much longer than counting does.
-        sample = _sample(data, _CODED_SAMPLE_NBYTES)
-        stream = codec.encode(sample)
-        if stream is None:
-            return None
-        size = len(stream)
-    return size * len(data) // max(1, len(sample))
+    nbytes = codec.estimate(sample)
+    if nbytes is not None:
+        return Estimate(nbytes * len(data) // max(1, len(sample)))
+    # Coding takes much longer than counting does.
+    sample = _sample(data, _CODED_SAMPLE_NBYTES)
+    stream = codec.encode(sample)
+    if stream is None:
+        return None
+    if len(sample) == len(data):
+        return Estimate(len(stream), stream)
+    return Estimate(len(stream) * len(data) // len(sample))
 
 
 def is_noise(data: U8) -> bool:
@@ -58,5 +70,6 @@ def _sample(data: U8, nbytes: int) -> U8:
     if len(data) <= nbytes:
         return data
     size = nbytes // _SAMPLE_PIECES
-    starts = np.linspace(0, len(data) - size, _SAMPLE_PIECES).astype(np.int64).tolist()
+    last = len(data) - size
+    starts = [last * piece // (_SAMPLE_PIECES - 1) for piece in range(_SAMPLE_PIECES)]
     return np.concatenate([data[start : start + size] for start in starts])

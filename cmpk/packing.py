@@ -39,6 +39,9 @@ Progress = Callable[[int, int], None]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
+_SKEWED_SHARE: Final = 1 / 8
+"""Where a byte takes less than a bit, runs of one value are long even without any order."""
+
 _IN_FLIGHT_NBYTES: Final = 128 << 20
 """Tensors that are worked on at a time may have this many bytes in all; a larger one goes alone."""
 
@@ -270,24 +273,27 @@ class _Packer:
             return _CodedBranch(
                 planned, {name: self._code(part, threads) for name, part in planned.parts.items()}
             )
-        return self._smallest(planned.data, threads)
+        return self._smallest(planned, threads)
 
-    def _smallest(self, data: U8, threads: int) -> _CodedLeaf:
+    def _smallest(self, part: Part, threads: int) -> _CodedLeaf:
         """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
+        data = part.data
         # Each entry saves enough over the one before it to be worth its slower decoding.
-        chain: list[tuple[float, Codec, str]] = []
+        chain: list[tuple[float, Codec, str, Buffer | None]] = []
         limit = len(data) * (1 - self._recipe.min_saving)
         for codec, plugin in () if is_noise(data) else self._codecs:
             if codec.id == "raw" or not len(data):
                 continue
+            if part.is_memoryless and not codec.is_order0 and limit > len(data) * _SKEWED_SHARE:
+                continue
             with blame(f"codec {codec.id!r}", plugin):
-                size = estimate(codec, data)
-            if size is not None and size <= limit:
-                chain.append((limit, codec, plugin))
-                limit = size * (1 - self._recipe.min_saving)
-        for limit, codec, plugin in reversed(chain):
+                found = estimate(codec, data)
+            if found is not None and found.nbytes <= limit:
+                chain.append((limit, codec, plugin, found.stream))
+                limit = found.nbytes * (1 - self._recipe.min_saving)
+        for limit, codec, plugin, estimated in reversed(chain):
             with blame(f"codec {codec.id!r}", plugin):
-                stream = codec.encode(data, threads)
+                stream = codec.encode(data, threads) if estimated is None else estimated
                 view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
             if view is not None and len(view) <= limit and expands_within(codec, len(view), len(data)):
                 return _CodedLeaf(codec.id, view)
@@ -337,8 +343,9 @@ class _Packer:
     ) -> FileEntry:
         node = None
         if len(literal):
-            coded = self._smallest(_read_only(literal), self._jobs)
-            self._check_readable(path, Part(TensorSpec("U8", (len(literal),)), literal), coded)
+            part = Part(TensorSpec("U8", (len(literal),)), _read_only(literal))
+            coded = self._smallest(part, self._jobs)
+            self._check_readable(path, part, coded)
             self._providers |= self._plugins_in(coded)
             node = _write(coded, writer)
         nbytes = len(literal) + sum(

@@ -23,11 +23,14 @@ class Codec(ABC):
         Lets a reader refuse a decompression bomb by arithmetic.
     fused : bool
         Whether `KernelBackend.decode_floats` takes its streams as they are.
+    is_order0 : bool
+        Whether the size depends only on how often each byte occurs, not on their order.
     """
 
     id: ClassVar[str]
     max_expansion: ClassVar[int]
     fused: ClassVar[bool] = False
+    is_order0: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, data: U8, threads: int = 1) -> Buffer | None:

@@ -22,6 +22,7 @@ class Bitpack(Codec):
     id: ClassVar[str] = "bitpack"
     max_expansion: ClassVar[int] = MAX_EXPANSION
     fused: ClassVar[bool] = True
+    is_order0: ClassVar[bool] = True
 
     def encode(self, data: U8, threads: int = 1) -> Buffer | None:
         """Encode; None where a byte needs all eight bits. See `Codec.encode`."""

@@ -40,6 +40,7 @@ class Rans(Codec):
     id: ClassVar[str] = "rans"
     max_expansion: ClassVar[int] = MAX_EXPANSION
     fused: ClassVar[bool] = True
+    is_order0: ClassVar[bool] = True
 
     def encode(self, data: U8, threads: int = 1) -> Buffer | None:
         """Encode; None for fewer than two distinct bytes. See `Codec.encode`."""

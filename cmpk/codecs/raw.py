@@ -18,6 +18,7 @@ class Raw(Codec):
     id: ClassVar[str] = "raw"
     max_expansion: ClassVar[int] = MAX_EXPANSION
     fused: ClassVar[bool] = True
+    is_order0: ClassVar[bool] = True
 
     def encode(self, data: U8, threads: int = 1) -> Buffer:
         """The data itself, not a copy."""

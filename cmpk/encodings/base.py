@@ -70,10 +70,20 @@ Stored: TypeAlias = Leaf | Branch
 
 
 class Part(NamedTuple):
-    """A part tensor and its bytes, shape (spec.nbytes,)."""
+    """A part tensor.
+
+    Attributes
+    ----------
+    spec : TensorSpec
+    data : uint8 array, shape (spec.nbytes,)
+    is_memoryless : bool
+        Whether neighbouring bytes are known to say next to nothing about each other, so that only
+        how often each occurs can pay.
+    """
 
     spec: TensorSpec
     data: U8
+    is_memoryless: bool = False
 
 
 class Encoded(NamedTuple):

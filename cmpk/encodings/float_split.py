@@ -55,8 +55,10 @@ class FloatSplit(Encoding):
         parts = [high, *rest]
         if len(index):
             parts += [index.view("u1"), upper.view("u1")]
+        planes = dict(zip(specs, parts, strict=True))
         return Encoded(
-            params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)}
+            params,
+            {name: Part(specs[name], plane, specs[name].dtype == "U8") for name, plane in planes.items()},
         )
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:

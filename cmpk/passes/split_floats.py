@@ -235,7 +235,8 @@ def _sample(part: Part) -> Part:
     if spec.numel <= 2 * _SAMPLE_PIECES * _SAMPLE_PIECE_ELEMENTS:
         return part
     elements = part.data.view(f"u{DTYPES[spec.dtype].nbytes}")
-    starts = np.linspace(0, spec.numel - _SAMPLE_PIECE_ELEMENTS, _SAMPLE_PIECES).astype(np.int64).tolist()
+    last = spec.numel - _SAMPLE_PIECE_ELEMENTS
+    starts = [last * piece // (_SAMPLE_PIECES - 1) for piece in range(_SAMPLE_PIECES)]
     sample = np.concatenate([elements[start : start + _SAMPLE_PIECE_ELEMENTS] for start in starts])
     return Part(TensorSpec(spec.dtype, sample.shape), sample.view(np.uint8))
 
