@@ -118,7 +118,11 @@ def test_no_jobs_and_empty_jobs_do_nothing(backend: KernelBackend) -> None:
 
 def test_one_damaged_job_of_many_is_reported(backend: KernelBackend) -> None:
     jobs = [job_of(backend, bf16(5000, seed), ("BF16", 0, 0)) for seed in range(8)]
-    jobs[5] = jobs[5]._replace(sources=[Source("huffman", b"\0" * 40), jobs[5].sources[1]])
+    coded = sources_of(backend, np.asarray(jobs[5].sources[0].stream, np.uint8))[1]
+    # The head is sound: the damage is found while other jobs are decoded.
+    damaged = np.array(coded.stream, np.uint8)
+    damaged[-200:-100] = 0
+    jobs[5] = jobs[5]._replace(sources=[Source("huffman", damaged), jobs[5].sources[1]])
     for threads in (1, 3):
         with pytest.raises(CorruptStreamError):
             backend.decode_floats(jobs, threads)

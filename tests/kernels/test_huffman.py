@@ -122,7 +122,7 @@ def test_a_sync_point_that_lies_is_found_by_checking(backend: KernelBackend) -> 
         ("lengths that are not complete", 4, 0x11),
         ("lengths that overflow", 5, 0x01),
         ("a length above 12", 4, 0x2D),
-        ("the last symbol without a code", 5, 0x00),
+        ("the last symbol without a code", 3, 0x64),
         ("the unused half of a byte of lengths", 5, 0x12),
         ("a chunk with more bits", 6, 11),
         ("a chunk with fewer bits", 6, 9),
@@ -144,6 +144,12 @@ def test_a_stream_that_breaks_a_rule_is_corrupt(
         decode(backend, bytes(stream), 7)
 
 
+def test_a_stream_whose_first_symbol_has_no_code_is_corrupt(backend: KernelBackend) -> None:
+    stream = bytes.fromhex("12 00 60 63 10 22") + EXAMPLE_STREAM[6:]
+    with pytest.raises(CorruptStreamError, match="has no code"):
+        decode(backend, stream, 7)
+
+
 @pytest.mark.parametrize("nbytes", range(len(EXAMPLE_STREAM)))
 def test_a_stream_that_is_cut_off_is_corrupt(backend: KernelBackend, nbytes: int) -> None:
     with pytest.raises(CorruptStreamError):
@@ -162,6 +168,11 @@ def test_a_stream_of_one_symbol_has_only_zero_bits(backend: KernelBackend) -> No
     data = np.full(3000, 9, np.uint8)
     stream = encode(backend, data)
     assert decode(backend, stream, 3000, 5, 2000).tobytes() == data[5:2000].tobytes()
+    # As many bytes, and all of them 0.
+    other_total = stream.copy()
+    other_total[5:9] = np.array([2999], "<u4").view(np.uint8)
+    with pytest.raises(CorruptStreamError):
+        decode(backend, other_total, 3000)
     stream[20] |= 4
     with pytest.raises(CorruptStreamError):
         decode(backend, stream, 3000, 2999, 3000)
