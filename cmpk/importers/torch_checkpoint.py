@@ -8,6 +8,7 @@ import hashlib
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -31,6 +32,21 @@ _WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module")
 
 _ZIP_HEADER_NBYTES: Final = 30
 
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What zipfile raises on files that torch's own reader has taken."""
+
+_MAX_VALUES: Final = 1 << 22
+"""A container may hold another one twice, that one a third twice: names double with every level."""
+
 
 class TorchCheckpointImporter(Importer):
     """A ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file."""
@@ -46,9 +62,9 @@ class TorchCheckpointImporter(Importer):
         """See `Importer.open`."""
         found, notes = _unwrap(_load(path))
         try:
-            named = list(_tensors_in(found, ""))
-        except RecursionError:
-            raise SourceError(f"{str(path)!r} nests its tensors too deeply") from None
+            named = list(_tensors_in(found, "", iter(range(_MAX_VALUES))))
+        except (RecursionError, OverflowError):
+            raise SourceError(f"{str(path)!r} nests its tensors too deeply, or in themselves") from None
         tensors = dict(named)
         if not tensors:
             raise SourceError(f"{str(path)!r} holds no tensors")
@@ -151,15 +167,18 @@ def _unwrap(found: Any) -> tuple[Any, list[str]]:
     return found[wrapper], [f"took {wrapper!r} of the checkpoint, left out {left_out}"]
 
 
-def _tensors_in(value: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors_in(value: Any, prefix: str, budget: Iterator[int]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in nested containers, with their dotted names; at most so many values are looked at."""
     import torch
 
+    if next(budget, None) is None:
+        raise OverflowError
     if isinstance(value, torch.Tensor):
         yield prefix or "tensor", value
     elif isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            yield from _tensors_in(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from _tensors_in(item, f"{prefix}.{key}" if prefix else str(key), budget)
 
 
 class _Record(NamedTuple):
@@ -177,7 +196,7 @@ def _places(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, int] | No
     """
     try:
         records = set(_records(path))
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except _ZIP_ERRORS:
         return None
     storages = {
         (t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors.values() if t.numel()
@@ -189,15 +208,30 @@ def _places(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, int] | No
         base = lowest - candidate.offset
         if candidate.nbytes == lowest_nbytes and all((at - base, size) in records for at, size in storages):
             return {
-                name: t.data_ptr() - base for name, t in tensors.items() if t.numel() and t.is_contiguous()
+                name: t.data_ptr() - base for name, t in tensors.items() if t.numel() and _is_as_stored(t)
             }
     return None
 
 
+def _is_as_stored(tensor: torch.Tensor) -> bool:
+    """Whether its memory holds its elements in order, none of them still to be conjugated or negated."""
+    return tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+
+
 def _records(path: Path) -> Iterator[_Record]:
-    """The uncompressed members of the zip file that a checkpoint is."""
+    """The uncompressed members of the zip file that a checkpoint is.
+
+    Raises
+    ------
+    ValueError
+        If the numbers in them are not little-endian: torch has turned them, in memory, on loading.
+    """
     with zipfile.ZipFile(path) as archive, open_unbuffered(path) as file:
         for member in archive.infolist():
+            if member.filename.endswith("/byteorder"):
+                with archive.open(member) as order:
+                    if order.read(16) != b"little":
+                        raise ValueError("the numbers are not little-endian")
             if member.compress_type == zipfile.ZIP_STORED:
                 # The extra field of the local header is not that of the directory: torch aligns with it.
                 head = _read(file, member.header_offset, _ZIP_HEADER_NBYTES)
