@@ -89,7 +89,13 @@ def attachment(name: str, path: Path) -> SourceFile:
 def _files_below(root: Path) -> list[tuple[str, Path]]:
     """Every file and its path in the archive, in order of that path."""
     found = []
-    for folder, _, names in os.walk(root, onerror=_walk_failed):
+    for folder, folders, names in os.walk(root, onerror=_walk_failed):
+        for name in folders:
+            if Path(folder, name).is_symlink():
+                # Followed, it could lead anywhere, even round in circles; left out, files would be missing.
+                raise SourceError(
+                    f"{str(Path(folder, name))!r} is a link to a folder; put the folder in its place"
+                )
         for name in names:
             path = Path(folder, name)
             relative = path.relative_to(root).as_posix()
