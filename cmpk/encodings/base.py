@@ -165,6 +165,12 @@ class Decoder:
 
     def decode_into(self, stored: Stored, start: int, stop: int, out: U8) -> None:
         """Elements ``start .. stop - 1`` into ``out``, at the latest with `flush`."""
+        try:
+            self._decode_into(stored, start, stop, out)
+        except MemoryError as error:
+            raise CmpkError(f"not enough memory to decode {len(out)} bytes") from error
+
+    def _decode_into(self, stored: Stored, start: int, stop: int, out: U8) -> None:
         if isinstance(stored, Branch):
             if stored.encoding is None:
                 raise CmpkError(f"encoding {stored.node.encoding!r} is not installed")
@@ -179,11 +185,20 @@ class Decoder:
         with blame(f"codec {stored.codec.id!r}", stored.plugin):
             stored.codec.decode_range(stream, spec.nbytes, cut.start, out, self.threads)
 
-    def source(self, stored: Stored) -> Source:
-        """A part for a float job: its stream where the kernels decode it themselves, else its bytes."""
+    def source(self, stored: Stored, start: int, stop: int) -> Source:
+        """A part for a float job of elements ``start .. stop - 1``.
+
+        Its stream where the kernels decode it themselves; else its bytes, those of these elements in
+        their place and the others undefined.
+        """
         if isinstance(stored, Leaf) and stored.codec is not None and stored.codec.fused:
             return Source(stored.codec.id, self._read(stored))
-        return Source("raw", self.decode(stored))
+        spec = known_spec(stored)
+        data = allocate(spec.nbytes)
+        inner = Decoder(self._read, self.threads)
+        inner.decode_into(stored, start, stop, data[byte_range(spec, start, stop)])
+        inner.flush()
+        return Source("raw", data)
 
     def submit(self, job: FloatJob) -> None:
         """Have a job done with the next `flush`."""
@@ -193,7 +208,10 @@ class Decoder:
         """Do all jobs that were submitted."""
         jobs, self._jobs = self._jobs, []
         if jobs:
-            kernels.active().decode_floats(jobs, self.threads)
+            try:
+                kernels.active().decode_floats(jobs, self.threads)
+            except MemoryError as error:
+                raise CmpkError("not enough memory to decode") from error
 
 
 def known_spec(stored: Stored) -> TensorSpec:

@@ -69,7 +69,8 @@ class FloatSplit(Encoding):
         """See `Encoding.float_job`."""
         parts, params, spec = stored.parts, stored.node.params, stored.spec
         assert spec is not None  # an installed encoding's branch has one
-        sources = [decoder.source(part) for name, part in parts.items() if not name.startswith("exception")]
+        planes = [part for name, part in parts.items() if not name.startswith("exception")]
+        sources = [decoder.source(plane, start, stop) for plane in planes]
         index = upper = None
         if params["exceptions"]:
             index = decoder.decode(parts["exception_index"])
