@@ -1,0 +1,294 @@
+"""What every kernel backend must do: the same as ``reference``, bit for bit, on any input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmpk.codecs.rans import normalized
+from cmpk.dtypes import DTYPES
+from cmpk.encodings.base import Part
+from cmpk.encodings.narrow import NARROWER
+from cmpk.errors import CorruptStreamError
+from cmpk.kernels import reference
+from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, FloatJob, KernelBackend, Source
+from cmpk.offers import flaw_of
+from cmpk.testing.limits import Hang, active_settings, fail, filled, outcome_of
+from cmpk.testing.strategies import byte_arrays, damaged, tensor_parts
+
+__all__ = ["check_kernels"]
+
+_CHUNK_LOG2: Final = 12
+_BOUNDARIES: Final = (1024, 1 << _CHUNK_LOG2)
+_THREADS: Final = st.sampled_from([1, 3])
+_MAX_CODE_LENGTH: Final = 12
+
+
+def check_kernels(backend: KernelBackend) -> None:
+    """Check a kernel backend; call it from a test of your plugin.
+
+    Every operation of `cmpk.kernels.interface.KernelBackend` gives what ``reference`` gives, whatever
+    the number of threads: on bytes of every shape, tensors of every float, ranges, rows and damaged
+    streams, where the one error is CorruptStreamError and both raise it or neither. Nothing is
+    written outside the outputs.
+
+    Hypothesis settings are those of the active profile.
+
+    Raises
+    ------
+    AssertionError
+        If it does something else. The message tells what, on which input.
+    """
+    flaw = flaw_of("kernels", "checked", backend)
+    if flaw:
+        fail(f"{backend!r} can't be registered: {flaw}")
+    try:
+        for check in (_check_bytes, _check_codecs, _check_damaged, _check_floats, _check_narrow, _check_jobs):
+            check(backend)
+    except Hang as hang:
+        raise AssertionError(str(hang)) from None
+
+
+def _check_bytes(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def histograms_and_lengths(drawn: st.DataObject) -> None:
+        data = drawn.draw(byte_arrays(boundaries=_BOUNDARIES), "data")
+        _same(backend, "byte_histogram", lambda kernels: kernels.byte_histogram(data))
+        huge = st.integers(0, 1 << 40) | st.integers(0, 3)
+        counts = np.array(drawn.draw(st.lists(huge, min_size=1, max_size=256), "counts"), np.uint64)
+        counts.resize(256, refcheck=False)
+        _same(backend, "code_lengths", lambda kernels: kernels.code_lengths(counts, _MAX_CODE_LENGTH))
+
+    histograms_and_lengths()
+
+
+def _check_codecs(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def streams_and_ranges(drawn: st.DataObject) -> None:
+        data = drawn.draw(byte_arrays(boundaries=_BOUNDARIES), "data")
+        threads, n = drawn.draw(_THREADS, "threads"), len(data)
+        for codec, encode in _encoders(data, threads).items():
+            stream = _same(backend, f"{codec}_encode", encode)
+            start, stop = sorted(drawn.draw(st.tuples(st.integers(0, n), st.integers(0, n)), "range"))
+            for low, high in ((0, n), (start, stop)):
+                found = _decode(backend, codec, stream, n, low, high, threads)
+                if found != data[low:high].tobytes():
+                    fail(f"{codec}_decode of {low} to {high} of {n} bytes is not that slice")
+        if n:
+            backend.huffman_check(_encoders(data, 1)["huffman"](reference), n)
+
+    streams_and_ranges()
+
+
+def _check_damaged(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def damaged_streams(drawn: st.DataObject) -> None:
+        data = drawn.draw(byte_arrays(boundaries=_BOUNDARIES), "data")
+        codec = drawn.draw(st.sampled_from(sorted(_encoders(data, 1)) or ["huffman"]), "codec")
+        encode = _encoders(data, 1).get(codec)
+        stream = drawn.draw(damaged(encode(reference).tobytes() if encode else b""), "stream")
+        # More than eight times the stream is beyond what a reader believes of huffman and bitpack.
+        sizes = [len(data)] * 4 + [1, len(data) + 1, 8 * len(stream)]
+        n = drawn.draw(
+            st.sampled_from([size for size in sizes if 0 < size <= max(1, 8 * len(stream))] or [1]), "n"
+        )
+        start, stop = sorted(drawn.draw(st.tuples(st.integers(0, n), st.integers(0, n)), "range"))
+        calls: list[Callable[[KernelBackend], bytes]] = [
+            lambda kernels: _decode(kernels, codec, stream, n, 0, n, runs=2),
+            lambda kernels: _decode(kernels, codec, stream, n, start, stop, runs=2),
+        ]
+        if codec == "huffman":
+            calls.append(lambda kernels: _checked(kernels, stream, n))
+        for call in calls:
+            _same_outcome(
+                backend, call, len(stream) + n, f"{codec}, n={n}, {start} to {stop}, {stream[:512].hex()}"
+            )
+
+    damaged_streams()
+
+
+def _check_floats(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def splitting(drawn: st.DataObject) -> None:
+        part = drawn.draw(tensor_parts(dtypes=FLOAT_LAYOUTS), "part")
+        data, dtype = part.data, part.spec.dtype
+        bits, base = drawn.draw(_split_params(dtype), "mantissa_bits, base")
+        rows = drawn.draw(st.sampled_from(_divisors(part.spec.numel)), "row_elements")
+        n_tables = drawn.draw(st.integers(1, 3), "tables")
+        costs = np.arange(n_tables << FLOAT_LAYOUTS[dtype][0]).astype(np.uint8).reshape(n_tables, -1)
+        _same(backend, "float_split", lambda kernels: kernels.float_split(data, dtype, bits, base))
+        _same(
+            backend, "upper_bits_histogram", lambda kernels: kernels.upper_bits_histogram(data, dtype, bits)
+        )
+        _same(backend, "row_costs", lambda kernels: kernels.row_costs(data, dtype, rows, costs))
+
+    splitting()
+
+
+def _check_narrow(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def narrowing(drawn: st.DataObject) -> None:
+        part = drawn.draw(tensor_parts(dtypes=NARROWER), "part")
+        data, dtype = part.data, part.spec.dtype
+        rows = drawn.draw(st.sampled_from(_divisors(part.spec.numel)), "row_elements")
+        for to in NARROWER[dtype]:
+            _check_narrow_to(backend, data, dtype, to, rows)
+
+    narrowing()
+
+
+def _check_narrow_to(backend: KernelBackend, data: U8, dtype: str, narrower: str, rows: int) -> None:
+    fits = _same(backend, "narrows_to", lambda kernels: kernels.narrows_to(data, dtype, narrower, rows))
+    exact = data.reshape(len(fits), -1)[fits].reshape(-1) if len(fits) else data
+    values = _same(backend, "narrow", lambda kernels: kernels.narrow(exact, dtype, narrower))
+    _same(backend, "widen", lambda kernels: kernels.widen(values, narrower, dtype))
+
+
+def _check_jobs(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def jobs(drawn: st.DataObject) -> None:
+        made = [_job(drawn, drawn.draw(tensor_parts(dtypes=FLOAT_LAYOUTS), "part")) for _ in range(2)]
+        threads = drawn.draw(_THREADS, "threads")
+
+        def run(kernels: KernelBackend) -> bytes:
+            outs = [np.zeros(nbytes, np.uint8) for _, nbytes in made]
+            batch = [job._replace(out=out) for (job, _), out in zip(made, outs, strict=True)]
+            kernels.decode_floats(batch, threads)
+            return b"".join(out.tobytes() for out in outs)
+
+        what = " and ".join(_described(job) for job, _ in made)
+        _same_outcome(backend, run, sum(nbytes for _, nbytes in made), f"decode_floats of {what}")
+
+    jobs()
+
+
+def _job(drawn: st.DataObject, part: Part) -> tuple[FloatJob, int]:
+    """A job over part of a tensor, now and then with a damaged source; and the size of its output."""
+    spec, data, _ = part
+    mantissa_bits, base = drawn.draw(_split_params(spec.dtype), "mantissa_bits, base")
+    high, rest, index, upper = reference.float_split(data, spec.dtype, mantissa_bits, base)
+    sources = [_source(drawn, plane) for plane in (high, *rest)]
+    if drawn.draw(st.integers(0, 3), "is damaged") == 0:
+        victim = drawn.draw(st.integers(0, len(sources) - 1), "which")
+        codec, stream = sources[victim]
+        sources[victim] = Source(codec, drawn.draw(damaged(np.asarray(stream).tobytes()), "its stream"))
+    wider = [spec.dtype, *(name for name, narrower in NARROWER.items() if spec.dtype in narrower)]
+    out_dtype = drawn.draw(st.sampled_from(wider), "out_dtype")
+    row_elements, rows, n = 0, None, spec.numel
+    start, stop = sorted(drawn.draw(st.tuples(st.integers(0, n), st.integers(0, n)), "range"))
+    nbytes = (stop - start) * DTYPES[out_dtype].nbytes
+    if drawn.draw(st.booleans(), "has rows"):
+        row_elements = drawn.draw(st.sampled_from(_divisors(n)), "row_elements")
+        first, last = start // row_elements, stop // row_elements
+        start, stop = first * row_elements, last * row_elements
+        # To every other row of the output, the last one first.
+        rows = 2 * np.arange(last - first, dtype=np.uint32)[::-1]
+        nbytes = 2 * (stop - start) * DTYPES[out_dtype].nbytes
+    job = FloatJob(
+        out=b"",
+        dtype=spec.dtype,
+        n=n,
+        start=start,
+        count=stop - start,
+        mantissa_bits=mantissa_bits,
+        base=base,
+        sources=sources,
+        exception_index=index if len(index) else None,
+        exception_high=upper if len(index) else None,
+        out_dtype=out_dtype,
+        rows=None if rows is None else np.ascontiguousarray(rows),
+        row_elements=row_elements,
+    )
+    return job, nbytes
+
+
+def _described(job: FloatJob) -> str:
+    """A job without its streams: Hypothesis tells how they were drawn."""
+    sources = ", ".join(source.codec for source in job.sources)
+    rows = "" if job.rows is None else f" by rows of {job.row_elements}"
+    return f"{job.dtype} to {job.out_dtype}, {job.count} from {job.start} of {job.n}{rows} ({sources})"
+
+
+def _source(drawn: st.DataObject, plane: U8) -> Source:
+    encoders = _encoders(plane, 1)
+    codec = drawn.draw(st.sampled_from(["raw", *sorted(encoders)]), "codec")
+    return Source(codec, plane if codec == "raw" else encoders[codec](reference))
+
+
+def _encoders(data: U8, threads: int) -> dict[str, Callable[[Any], U8]]:
+    """How each codec that takes these bytes encodes them, given a backend."""
+    found: dict[str, Callable[[Any], U8]] = {}
+    counts = reference.byte_histogram(data)
+    if len(data):
+        lengths = reference.code_lengths(counts, _MAX_CODE_LENGTH)
+        found["huffman"] = lambda kernels: kernels.huffman_encode(data, lengths, _CHUNK_LOG2, threads)
+    if np.count_nonzero(counts) > 1:
+        frequencies = normalized(counts)
+        found["rans"] = lambda kernels: kernels.rans_encode(data, frequencies, _CHUNK_LOG2, threads)
+    width = max(1, int(data.max()).bit_length()) if len(data) else 1
+    if width < 8:
+        found["bitpack"] = lambda kernels: kernels.bitpack_encode(data, width)
+    return found
+
+
+def _decode(
+    kernels: KernelBackend,
+    codec: str,
+    stream: Any,
+    n: int,
+    start: int,
+    stop: int,
+    threads: int = 1,
+    runs: int = 1,
+) -> bytes:
+    if codec == "bitpack":
+        return filled(stop - start, lambda out: kernels.bitpack_decode(stream, n, start, out), runs)
+    decode = kernels.huffman_decode if codec == "huffman" else kernels.rans_decode
+    return filled(stop - start, lambda out: decode(stream, n, start, out, threads), runs)
+
+
+def _checked(kernels: KernelBackend, stream: bytes, n: int) -> bytes:
+    kernels.huffman_check(stream, n)
+    return b""
+
+
+def _same(backend: KernelBackend, what: str, call: Callable[[Any], Any]) -> Any:
+    """The result of an operation; of both backends, bit for bit."""
+    wanted, found = call(reference), call(backend)
+    pairs = zip(wanted, found, strict=True) if isinstance(wanted, tuple) else [(wanted, found)]
+    for want, have in pairs:
+        if (want.dtype, want.shape, want.tobytes()) != (have.dtype, have.shape, have.tobytes()):
+            fail(f"{what} gives {have!r}, reference gives {want!r}")
+    return wanted
+
+
+def _same_outcome(backend: KernelBackend, call: Callable[[Any], bytes], nbytes: int, what: str) -> None:
+    wanted = outcome_of(lambda: call(reference), nbytes, f"reference, {what}")
+    found = outcome_of(lambda: call(backend), nbytes, what)
+    if isinstance(wanted, CorruptStreamError) != isinstance(found, CorruptStreamError):
+        fail(f"{what}: reference gives {wanted!r}, this backend {found!r}")
+    if isinstance(wanted, bytes) and wanted != found:
+        fail(f"{what}: decodes to other bytes than with reference")
+
+
+def _split_params(dtype: str) -> st.SearchStrategy[tuple[int, int]]:
+    """``mantissa_bits`` and ``base`` that spec/encodings/float_split.md allows."""
+    exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[dtype]
+    return st.integers(0, min(mantissa_nbits, 16 - exponent_nbits)).flatmap(
+        lambda bits: st.tuples(st.just(bits), st.integers(0, max(0, (1 << (exponent_nbits + bits)) - 256)))
+    )
+
+
+def _divisors(n: int) -> list[int]:
+    """Some of the sizes that rows of ``n`` elements may have."""
+    return [size for size in range(1, min(n, 64) + 1) if n % size == 0] + ([n] if n > 64 else []) or [1]

@@ -1,0 +1,61 @@
+"""The encodings of cmpk against the kit that plugins use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cmpk import kernels
+from cmpk.dtypes import DTYPES
+from cmpk.encodings import Codebook, Encoded, FloatSplit, Narrow, Part, RowGroups
+from cmpk.encodings.narrow import NARROWER
+from cmpk.kernels.interface import FLOAT_LAYOUTS
+from cmpk.registry import builtin_registry
+from cmpk.testing import check_encoding, tensor_parts
+
+
+def test_every_encoding_of_cmpk_is_checked_here() -> None:
+    # An alias has no bytes of its own; its rules are those of the archive.
+    assert set(builtin_registry().encodings) == {"alias", "codebook", "float_split", "narrow", "row_groups"}
+
+
+def test_codebook_conforms() -> None:
+    def encode(part: Part) -> Encoded | None:
+        return Codebook().encode(part.data, part.spec) if DTYPES[part.spec.dtype].nbytes else None
+
+    check_encoding(Codebook(), encode)
+
+
+@pytest.mark.parametrize(("mantissa_bits", "base"), [(0, 0), (3, 900), (10, 60000)])
+def test_float_split_conforms(mantissa_bits: int, base: int) -> None:
+    def encode(part: Part) -> Encoded:
+        exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[part.spec.dtype]
+        bits = min(mantissa_bits, mantissa_nbits, 16 - exponent_nbits)
+        highest = max(0, (1 << (exponent_nbits + bits)) - 256)
+        return FloatSplit().encode(part.data, part.spec, bits, min(base, highest))
+
+    check_encoding(FloatSplit(), encode, parts=tensor_parts(dtypes=FLOAT_LAYOUTS))
+
+
+def test_narrow_conforms() -> None:
+    def encode(part: Part) -> Encoded | None:
+        spec, data = part.spec, part.data
+        for narrower in NARROWER[spec.dtype]:
+            rows = max(1, spec.numel)
+            if kernels.active().narrows_to(data, spec.dtype, narrower, rows).all():
+                return Narrow().encode(data, spec, narrower)
+        return None
+
+    check_encoding(Narrow(), encode, parts=tensor_parts(dtypes=NARROWER))
+
+
+def test_row_groups_conforms() -> None:
+    def encode(part: Part) -> Encoded | None:
+        spec, data = part.spec, part.data
+        n_rows = spec.shape[0] if spec.shape else 0
+        if not n_rows or spec.numel // n_rows * DTYPES[spec.dtype].nbits % 8:
+            return None
+        drawn = np.random.default_rng(n_rows).integers(0, 4, n_rows)
+        return RowGroups().encode(data, spec, np.unique(drawn, return_inverse=True)[1].astype(np.uint8))
+
+    check_encoding(RowGroups(), encode)

@@ -1,0 +1,84 @@
+"""Kernel backends against the kit: those of cmpk pass, one that differs in anything does not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cmpk import kernels
+from cmpk.errors import CorruptStreamError
+from cmpk.kernels import reference
+from cmpk.kernels.interface import KernelBackend
+from cmpk.testing import check_kernels
+
+
+def test_the_backend_in_use_conforms() -> None:
+    check_kernels(kernels.active())
+
+
+def backend_with(**operations: object) -> KernelBackend:
+    """The reference backend with some of its operations replaced."""
+    return SimpleNamespace(**{name: getattr(reference, name) for name in reference.__all__} | operations)
+
+
+def miscounts(data):
+    counts = reference.byte_histogram(data)
+    counts[255] += len(data) > 1000
+    return counts
+
+
+def prefers_higher_symbols(counts, max_length):
+    return reference.code_lengths(counts[::-1].copy(), max_length)[::-1].copy()
+
+
+def decodes_by_threads(stream, n, start, out, threads=1):
+    reference.rans_decode(stream, n, start, out)
+    out[out == threads] = 0
+
+
+def checks_nothing(stream, n):
+    pass
+
+
+def raises_value_error(stream, n, start, out):
+    try:
+        reference.bitpack_decode(stream, n, start, out)
+    except CorruptStreamError as error:
+        raise ValueError(str(error)) from error
+
+
+def quiets_nans(data, narrower, dtype):
+    widened = reference.widen(data, narrower, dtype).copy()
+    if dtype == "F32":
+        words = widened.view(np.uint32)
+        words[(words & 0x7F800000 == 0x7F800000) & (words & 0x7FFFFF != 0)] |= 0x400000
+    return widened
+
+
+def spoils_rows(jobs, threads=1):
+    reference.decode_floats(jobs)
+    for job in jobs:
+        if job.rows is not None and len(job.out):
+            np.asarray(job.out)[-1] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        ({"byte_histogram": miscounts}, "byte_histogram gives"),
+        ({"code_lengths": prefers_higher_symbols}, "code_lengths gives"),
+        ({"rans_decode": decodes_by_threads}, "rans_decode of .* is not that slice"),
+        ({"huffman_check": checks_nothing}, "huffman, .* reference gives CorruptStreamError"),
+        ({"bitpack_decode": raises_value_error}, "ValueError instead of CorruptStreamError"),
+        ({"widen": quiets_nans}, "widen gives"),
+        ({"decode_floats": spoils_rows}, "decode_floats of .* other bytes"),
+        ({"rans_encode": None, "narrow": None}, "lacks the operations rans_encode, narrow"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+@pytest.mark.usefixtures("without_shrinking")
+def test_a_backend_that_differs_is_found_out(operations: dict[str, object], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_kernels(backend_with(**operations))
