@@ -57,17 +57,16 @@ ByteCounts byte_histogram(Bytes data) {
   return counts;
 }
 
-// Package-merge (Larmore and Hirschberg, "A fast algorithm for optimal length-limited Huffman
-// codes", 1990). Each of max_length levels has a list of items by ascending weight: every leaf, and
-// the packages made of two neighbours in the list before. The 2n - 2 lightest items of the last
-// list are the solution, and each time it holds a leaf that leaf's code grows by one bit.
-CodeLengths code_lengths(const ByteCounts& counts, unsigned max_length) {
-  if (max_length < 1 || max_length > 16) throw std::invalid_argument("max_length must be 1 .. 16");
-  struct Leaf {
-    std::uint64_t weight;
-    unsigned symbol;
-  };
-  std::array<Leaf, 256> leaves;
+namespace {
+
+struct Leaf {
+  std::uint64_t weight;
+  unsigned symbol;
+};
+
+// Symbols that occur, lightest first; what stands earlier gets the longer code, hence the higher
+// one of two symbols first.
+std::size_t sort_leaves(const ByteCounts& counts, std::array<Leaf, 256>& leaves) {
   std::size_t n = 0;
   std::uint64_t total = 0;
   for (unsigned symbol = 0; symbol < 256; ++symbol) {
@@ -77,14 +76,26 @@ CodeLengths code_lengths(const ByteCounts& counts, unsigned max_length) {
     if (counts[symbol] > kMaxTotalCount - total) throw std::invalid_argument("the counts add up to more than 2**56");
     total += counts[symbol];
   }
+  std::sort(leaves.begin(), leaves.begin() + static_cast<std::ptrdiff_t>(n), [](const Leaf& a, const Leaf& b) {
+    return a.weight != b.weight ? a.weight < b.weight : a.symbol > b.symbol;
+  });
+  return n;
+}
+
+}  // namespace
+
+// Package-merge (Larmore and Hirschberg, "A fast algorithm for optimal length-limited Huffman
+// codes", 1990). Each of max_length levels has a list of items by ascending weight: every leaf, and
+// the packages made of two neighbours in the list before. The 2n - 2 lightest items of the last
+// list are the solution, and each time it holds a leaf that leaf's code grows by one bit.
+CodeLengths code_lengths(const ByteCounts& counts, unsigned max_length) {
+  if (max_length < 1 || max_length > 16) throw std::invalid_argument("max_length must be 1 .. 16");
+  std::array<Leaf, 256> leaves;
+  const std::size_t n = sort_leaves(counts, leaves);
   CodeLengths lengths{};
   if (n > std::size_t{1} << max_length) throw std::invalid_argument("too many symbols for codes of max_length bits");
   if (n == 1) lengths[leaves[0].symbol] = 1;
   if (n < 2) return lengths;
-  // What stands earlier gets the longer code, hence the higher symbol first.
-  std::sort(leaves.begin(), leaves.begin() + static_cast<std::ptrdiff_t>(n), [](const Leaf& a, const Leaf& b) {
-    return a.weight != b.weight ? a.weight < b.weight : a.symbol > b.symbol;
-  });
   // A list has n leaves and fewer than n packages. All that must be kept of it is how many of its
   // first i items are leaves.
   std::array<std::array<std::uint16_t, 512>, 16> leaves_among;

@@ -39,11 +39,13 @@ class HuffmanEncoder {
  private:
   std::size_t n_chunks() const { return ((data_.size - 1) >> chunk_log2_) + 1; }
   Bytes chunk_data(std::size_t chunk) const;
-  // The bits at which the blocks of a chunk end; the last one is T.
-  std::uint32_t* block_ends(std::size_t chunk) { return block_ends_.data() + (chunk << (chunk_log2_ - kSyncLog2)); }
-  const std::uint32_t* block_ends(std::size_t chunk) const { return const_cast<HuffmanEncoder*>(this)->block_ends(chunk); }
+  std::size_t first_block(std::size_t chunk) const { return chunk << (chunk_log2_ - kSyncLog2); }
+  const std::uint32_t* block_ends(std::size_t chunk) const { return block_ends_.data() + first_block(chunk); }
+  std::uint32_t total_nbits(std::size_t chunk) const;
   template <class Visit>
   void for_each_deviation(const Visit& visit) const;
+  void choose_sync_width();
+  void place_chunks();
   void write_head(std::uint8_t* stream) const;
 
   Bytes data_;
@@ -53,7 +55,7 @@ class HuffmanEncoder {
   std::unique_ptr<const CodeTables> tables_;
   unsigned first_ = 255;  // of the symbols that have a code
   unsigned last_ = 0;
-  std::vector<std::uint32_t> block_ends_;
+  std::vector<std::uint32_t> block_ends_;  // bits of their chunk at which the blocks end
   std::vector<std::uint64_t> offsets_;  // byte of the stream at which each chunk begins; then its size
 };
 

@@ -83,8 +83,8 @@ void PreparedJob::check_rows() const {
   const bool is_whole = job_.out_nbytes % out_nbytes_ == 0;
   if (!job_.has_rows) {
     if (job_.row_elements || !is_whole || n_out != job_.count) {
-      throw std::invalid_argument("output has " + std::to_string(job_.out_nbytes) + " bytes; " +
-                                  std::to_string(job_.count) + " elements take " + std::to_string(out_nbytes_) + " each");
+      throw std::invalid_argument("output has " + std::to_string(job_.out_nbytes) + " bytes; its " +
+                                  std::to_string(job_.count) + " elements take " + std::to_string(out_nbytes_));
     }
     return;
   }
@@ -101,7 +101,8 @@ void PreparedJob::check_rows() const {
   std::uint32_t highest = 0;
   for (std::size_t i = 0; i < n_rows; ++i) highest = std::max(highest, load<std::uint32_t>(job_.rows.data + 4 * i));
   if (!is_whole || n_out % job_.row_elements || (n_rows && highest >= n_out_rows)) {
-    throw std::invalid_argument("the rows do not lie within an output of " + std::to_string(job_.out_nbytes) + " bytes");
+    throw std::invalid_argument("the rows do not lie within an output of " + std::to_string(job_.out_nbytes) +
+                                " bytes");
   }
 }
 

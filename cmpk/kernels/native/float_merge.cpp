@@ -22,14 +22,14 @@ CMPK_INLINE inline std::uint16_t merge_16(unsigned high, unsigned rest, unsigned
 
 // BF16, and F16 from mantissa_bits 3 on.
 template <unsigned kLower>
-CMPK_INLINE inline void merge_2_bytes_1_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* rest0, std::size_t n,
-                          std::uint8_t* out) {
+CMPK_INLINE inline void merge_2_bytes_1_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* rest0,
+                                             std::size_t n, std::uint8_t* out) {
   for (std::size_t i = 0; i < n; ++i) store(out + 2 * i, merge_16<kLower>(high[i], rest0[i], base));
 }
 
 template <unsigned kLower>
-CMPK_INLINE inline void merge_2_bytes_2_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* rest0, const std::uint8_t* rest1,
-                          std::size_t n, std::uint8_t* out) {
+CMPK_INLINE inline void merge_2_bytes_2_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* rest0,
+                                             const std::uint8_t* rest1, std::size_t n, std::uint8_t* out) {
   for (std::size_t i = 0; i < n; ++i) {
     // At an exception `high` may be anything; no bit of it must reach the sign.
     const unsigned upper = high[i] & (0x7fffu >> kLower);
@@ -39,8 +39,8 @@ CMPK_INLINE inline void merge_2_bytes_2_rest(unsigned base, const std::uint8_t* 
 
 // The two lower bytes of an F32 are whole planes; the upper half is merged like a BF16.
 template <unsigned kLower>
-CMPK_INLINE inline void merge_4_bytes_3_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
-                          std::uint8_t* out) {
+CMPK_INLINE inline void merge_4_bytes_3_rest(unsigned base, const std::uint8_t* high, const std::uint8_t* const* rest,
+                                             std::size_t n, std::uint8_t* out) {
   const std::uint8_t* const rest0 = rest[0];
   const std::uint8_t* const rest1 = rest[1];
   const std::uint8_t* const rest2 = rest[2];
@@ -52,8 +52,8 @@ CMPK_INLINE inline void merge_4_bytes_3_rest(unsigned base, const std::uint8_t* 
 
 // Any layout, with the specification's formula.
 template <class Word>
-CMPK_INLINE inline void merge_any(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
-               std::uint8_t* out) {
+CMPK_INLINE inline void merge_any(const FloatLayout& layout, const std::uint8_t* high,
+                                  const std::uint8_t* const* rest, std::size_t n, std::uint8_t* out) {
   // Copies, for a byte that is stored might be one of the layout's.
   const unsigned lower = layout.lower_nbits;
   const unsigned n_rest = layout.n_rest;

@@ -69,6 +69,8 @@ class HuffmanStream {
 
  private:
   std::size_t n_chunks() const { return totals_.size(); }
+  void read_lengths(unsigned first, unsigned last);
+  void place_chunks(std::uint64_t offset);
   std::uint64_t chunk_symbols(std::size_t chunk) const;
   void check_chunk(std::size_t chunk) const;
   std::uint64_t block_bit(std::size_t chunk, std::uint64_t block) const;

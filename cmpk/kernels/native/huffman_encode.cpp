@@ -184,28 +184,10 @@ HuffmanEncoder::HuffmanEncoder(Bytes data, const CodeLengths& lengths, unsigned 
   block_ends_.resize(((data.size - 1) >> kSyncLog2) + 1);
   parallel_for(n_chunks(), n_threads, [&](unsigned, std::size_t chunk) {
     const auto measure = tables_->has_pairs() ? measure_chunk<true> : measure_chunk<false>;
-    measure(chunk_data(chunk), *tables_, block_ends(chunk));
+    measure(chunk_data(chunk), *tables_, block_ends_.data() + first_block(chunk));
   });
-  std::int64_t lowest = 0;
-  std::int64_t highest = 0;
-  for_each_deviation([&](std::int64_t deviation) {
-    lowest = std::min(lowest, deviation);
-    highest = std::max(highest, deviation);
-  });
-  // The smallest w with -2^(w-1) <= deviation < 2^(w-1) for all; 0 where all are 0.
-  if (lowest || highest) sync_width_ = 1;
-  while (sync_width_ && (lowest < -(std::int64_t{1} << (sync_width_ - 1)) || highest >> (sync_width_ - 1))) {
-    ++sync_width_;
-  }
-  const std::uint64_t n_points = block_ends_.size() - n_chunks();
-  std::uint64_t offset = 4 + (last_ - first_ + 2) / 2 + 4 * n_chunks() + (n_points * sync_width_ + 7) / 8;
-  offsets_.reserve(n_chunks() + 1);
-  for (std::size_t chunk = 0; chunk < n_chunks(); ++chunk) {
-    offsets_.push_back(offset);
-    const std::size_t n_blocks = (chunk_data(chunk).size + kSyncSymbols - 1) >> kSyncLog2;
-    offset += (std::uint64_t{block_ends(chunk)[n_blocks - 1]} + 7) / 8;
-  }
-  offsets_.push_back(offset);
+  choose_sync_width();
+  place_chunks();
 }
 
 HuffmanEncoder::~HuffmanEncoder() = default;
@@ -216,6 +198,36 @@ void HuffmanEncoder::write(std::uint8_t* stream, unsigned n_threads) const {
     const auto write = tables_->has_pairs() ? write_chunk<true> : write_chunk<false>;
     write(chunk_data(chunk), block_ends(chunk), *tables_, stream + offsets_[chunk]);
   });
+}
+
+// The smallest w with -2^(w-1) <= deviation < 2^(w-1) for all; 0 where all are 0.
+void HuffmanEncoder::choose_sync_width() {
+  std::int64_t lowest = 0;
+  std::int64_t highest = 0;
+  for_each_deviation([&](std::int64_t deviation) {
+    lowest = std::min(lowest, deviation);
+    highest = std::max(highest, deviation);
+  });
+  if (lowest || highest) sync_width_ = 1;
+  while (sync_width_ && (lowest < -(std::int64_t{1} << (sync_width_ - 1)) || highest >> (sync_width_ - 1))) {
+    ++sync_width_;
+  }
+}
+
+void HuffmanEncoder::place_chunks() {
+  const std::uint64_t n_points = block_ends_.size() - n_chunks();
+  std::uint64_t offset = 4 + (last_ - first_ + 2) / 2 + 4 * n_chunks() + (n_points * sync_width_ + 7) / 8;
+  offsets_.reserve(n_chunks() + 1);
+  for (std::size_t chunk = 0; chunk < n_chunks(); ++chunk) {
+    offsets_.push_back(offset);
+    offset += (std::uint64_t{total_nbits(chunk)} + 7) / 8;
+  }
+  offsets_.push_back(offset);
+}
+
+// T of the specification.
+std::uint32_t HuffmanEncoder::total_nbits(std::size_t chunk) const {
+  return block_ends(chunk)[(chunk_data(chunk).size - 1) >> kSyncLog2];
 }
 
 Bytes HuffmanEncoder::chunk_data(std::size_t chunk) const {
@@ -245,10 +257,7 @@ void HuffmanEncoder::write_head(std::uint8_t* stream) const {
   for (unsigned s = first_; s <= last_; s += 2) {
     *stream++ = static_cast<std::uint8_t>(lengths_[s] | (s < last_ ? lengths_[s + 1] << 4 : 0));
   }
-  for (std::size_t chunk = 0; chunk < n_chunks(); ++chunk, stream += 4) {
-    const std::size_t n_blocks = (chunk_data(chunk).size + kSyncSymbols - 1) >> kSyncLog2;
-    store(stream, block_ends(chunk)[n_blocks - 1]);
-  }
+  for (std::size_t chunk = 0; chunk < n_chunks(); ++chunk, stream += 4) store(stream, total_nbits(chunk));
   if (!sync_width_) return;
   std::uint64_t pending = 0;
   unsigned nbits = 0;
