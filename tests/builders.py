@@ -13,6 +13,9 @@ import blake3
 import xxhash
 import zstandard
 
+from cmpk.codecs import Codec
+from cmpk.encodings.base import Encoded
+
 MAGIC = b"\x89CMPK\r\n\x1a"
 PREAMBLE = MAGIC + bytes([0, 0, 1, 0, 0, 0, 0, 0])
 
@@ -35,6 +38,18 @@ def branch(encoding: str, params: Mapping[str, object], **parts: Node) -> Node:
     if parts:
         node["parts"] = parts
     return node
+
+
+def branch_of(encoding: str, encoded: Encoded, codec: Codec | None = None) -> Node:
+    """The branch of what an encoding made; its parts are raw, or coded where the codec takes them."""
+    parts = {}
+    for name, part in encoded.parts.items():
+        stream = None if codec is None else codec.encode(part.data)
+        if codec is None or stream is None or len(stream) * codec.max_expansion < len(part.data):
+            parts[name] = leaf(part.data.tobytes())
+        else:
+            parts[name] = leaf(bytes(memoryview(stream)), codec.id)
+    return branch(encoding, encoded.params, **parts)
 
 
 def tensor(name: str, dtype: str, shape: Sequence[int], node: Node, data: bytes | None = None) -> Node:
