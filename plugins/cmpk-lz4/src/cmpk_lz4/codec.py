@@ -64,7 +64,8 @@ class Lz4(Codec):
     def _compressed(self, chunk: U8) -> bytes:
         mode = "high_compression" if self.level >= _FIRST_HIGH_LEVEL else "default"
         # Without its size: that follows from the stream, and what is not stored can't lie.
-        return lz4.block.compress(chunk, mode, compression=self.level, store_size=False)
+        block: bytes = lz4.block.compress(chunk, mode, compression=self.level, store_size=False)
+        return block
 
     def _parsed(self, octets: U8, n: int) -> tuple[int, list[int]]:
         """Size of the chunks, and where each block begins and the last one ends."""
