@@ -265,6 +265,9 @@ class _Packer:
                 break
         with blame(f"pass {pass_id!r}", plugin):
             coded = self._code(planned, threads)
+        if planned is not part and _stored_nbytes(coded) > len(data) * (1 - self._recipe.min_saving):
+            # What the pass found does not pay: noise in the types of its parts is noise all the same.
+            coded = self._smallest(part, threads)
         self._check_readable(tensor.name, part, coded, plugin)
         return coded, digest
 
@@ -360,6 +363,13 @@ def _finished(
     tensor: SourceTensor, future: Future[tuple[_Coded, str]] | None
 ) -> tuple[SourceTensor, _Coded | None, str]:
     return (tensor, None, "") if future is None else (tensor, *future.result())
+
+
+def _stored_nbytes(coded: _Coded) -> int:
+    """Bytes of all streams of a tree."""
+    if isinstance(coded, _CodedLeaf):
+        return len(coded.stream)
+    return sum(_stored_nbytes(part) for part in coded.parts.values())
 
 
 def _read_only(data: U8) -> U8:

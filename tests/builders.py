@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import blake3
+import numpy as np
 import xxhash
 import zstandard
 
 from cmpk.codecs import Codec
+from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Encoded
+from cmpk.importers import ModelSource, SourceTensor
+from cmpk.packing import pack
 
 MAGIC = b"\x89CMPK\r\n\x1a"
 PREAMBLE = MAGIC + bytes([0, 0, 1, 0, 0, 0, 0, 0])
@@ -110,6 +115,26 @@ def safetensors_file(path: Path, header: Mapping[str, object] | bytes, data: byt
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
+
+
+class Bytes(ModelSource):
+    """A model in memory of any dtypes, by name: dtype, shape and bytes."""
+
+    def __init__(self, **tensors: tuple[str, tuple[int, ...], np.ndarray[Any, Any]]) -> None:
+        self.metadata = {}
+        self.notes = []
+        self.nbytes = sum(len(data) for _, _, data in tensors.values())
+        self._tensors = tensors
+
+    def tensors(self) -> Iterator[SourceTensor]:
+        for name, (dtype, shape, data) in self._tensors.items():
+            yield SourceTensor(name, TensorSpec(dtype, shape), lambda data=data: data)
+
+    def packed(self, recipe: str = "lossless", jobs: int = 1) -> bytes:
+        """The archive's bytes."""
+        sink = io.BytesIO()
+        pack(self, sink, recipe=recipe, jobs=jobs)
+        return sink.getvalue()
 
 
 def _leaves(node: Node) -> Iterator[tuple[str, bytes]]:
