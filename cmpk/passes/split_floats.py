@@ -36,6 +36,7 @@ _SAMPLED_ROWS: Final = 1 << 14
 _SAMPLE_PIECES: Final = 64
 _SAMPLE_PIECE_ELEMENTS: Final = 1 << 11
 _LLOYD_STEPS: Final = 6
+_BIT: Final = 1 << 12
 
 _MIN_NARROW_SHARE: Final = 1 / 256
 _MIN_GROUP_ELEMENTS: Final = 1 << 18
@@ -201,13 +202,13 @@ def _groups_that_pay(part: Part, options: _Options) -> U8:
         totals = histograms @ costs.T
         group = np.argmin(totals, axis=1)
     together = histograms.sum(axis=0)
-    nbits_saved = float(together @ _code_costs(together)) - float(totals.min(axis=1).sum())
+    nbits_saved = (float(together @ _code_costs(together)) - float(totals.min(axis=1).sum())) / _BIT
     overhead = n_groups * _GROUP_NBYTES + spec.shape[0] * n_groups.bit_length() / 8
     if nbits_saved / 8 * (spec.numel / together.sum()) <= overhead:
         return one
     # Sixteenths of a bit fit a byte: no exponent costs more than 15, nor one that the sample lacks.
     table = np.full((n_groups, n_exponents), 255, np.uint8)
-    table[:, present] = np.minimum(np.rint(costs * 16), 255)
+    table[:, present] = np.minimum(np.rint(costs * (16 / _BIT)), 255)
     sums = kernels.active().row_costs(part.data, spec.dtype, spec.numel // spec.shape[0], table)
     return np.unique(np.argmin(sums, axis=1), return_inverse=True)[1].astype(np.uint8)
 
@@ -246,8 +247,11 @@ def _sampled_histograms(rows: U8, spec: TensorSpec) -> NDArray[np.float64]:
     exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
     itemsize = DTYPES[spec.dtype].nbytes
     row_elements = min(rows.shape[1] // itemsize, _SAMPLE_ROW_ELEMENTS)
-    n_rows = max(1, _SAMPLE_ELEMENTS // row_elements)
-    sample = np.ascontiguousarray(rows[:: max(1, len(rows) // n_rows), : row_elements * itemsize])
+    step = max(1, len(rows) * row_elements // _SAMPLE_ELEMENTS)
+    picked = np.arange(0, len(rows) - step + 1, step)
+    # One further along each step, lest rows that take turns be taken for rows that are all alike.
+    picked += np.arange(len(picked)) % step
+    sample = np.ascontiguousarray(rows[picked, : row_elements * itemsize])
     exponents = (sample.view(f"<u{itemsize}") >> mantissa_nbits) & ((1 << exponent_nbits) - 1)
     cells = exponents.astype(np.int64) + (np.arange(len(sample)) << exponent_nbits)[:, None]
     counts = np.bincount(cells.reshape(-1), minlength=len(sample) << exponent_nbits)
@@ -255,9 +259,13 @@ def _sampled_histograms(rows: U8, spec: TensorSpec) -> NDArray[np.float64]:
 
 
 def _code_costs(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bits that an ideal code for a histogram takes for each symbol, those it does not have included."""
+    """What an ideal code for a histogram takes for each symbol, those it does not have included.
+
+    In parts of a bit, `_BIT` each, and whole numbers: sums of them are exact in any order, so that the
+    groups, and the file, are the same whatever a machine adds up first.
+    """
     smoothed = counts + 1 / 16
-    return np.asarray(np.minimum(15, np.log2(smoothed.sum() / smoothed)))
+    return np.asarray(np.rint(_BIT * np.minimum(15, np.log2(smoothed.sum() / smoothed))))
 
 
 def _best_upper(part: Part, options: _Options) -> _Upper:
