@@ -185,8 +185,9 @@ class Registry:
             self._manager.register(plugin, name)
             hooks = self._manager.get_hookcallers(plugin) or []
         except Exception as error:
-            # pluggy keeps the hooks that it met before the faulty one.
-            self._manager.unregister(plugin)
+            if self._manager.is_registered(plugin):
+                # Some releases of pluggy keep the hooks that they met before the faulty one.
+                self._manager.unregister(plugin)
             self._leave_out(origin, f"can't be registered: {' '.join(str(error).split())}")
             return
         if not hooks:
