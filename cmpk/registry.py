@@ -93,7 +93,7 @@ class Registry:
         self._problems = list(problems)
         self._offers: dict[str, dict[str, Registered[Any]]] = {}
         self._clashes: dict[str, dict[str, list[Origin]]] = {}
-        self._origins: list[Origin] = []
+        self._plugins: list[tuple[Origin, object]] = []
         # Reentrant: a hook may look up what others offer.
         self._lock = threading.RLock()
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -175,19 +175,19 @@ class Registry:
         return next(reasons, "")
 
     def _register(self, origin: Origin, plugin: object) -> None:
-        if self._manager.is_registered(plugin):
+        if any(plugin is known for _, known in self._plugins):
             self._leave_out(origin, "its entry points name the same object twice")
             return
         # The name is the plugin's number: the order in which it stands, whatever its hooks' options say.
-        name = str(len(self._origins))
-        self._origins.append(origin)
+        name = str(len(self._plugins))
+        self._plugins.append((origin, plugin))
         try:
             self._manager.register(plugin, name)
             hooks = self._manager.get_hookcallers(plugin) or []
         except Exception as error:
-            if self._manager.is_registered(plugin):
+            if self._manager.has_plugin(name):
                 # Some releases of pluggy keep the hooks that they met before the faulty one.
-                self._manager.unregister(plugin)
+                self._manager.unregister(name=name)
             self._leave_out(origin, f"can't be registered: {' '.join(str(error).split())}")
             return
         if not hooks:
@@ -220,16 +220,19 @@ class Registry:
         # One call a plugin instead of one for all, so that a plugin that raises takes nobody with it.
         hook = getattr(self._manager.hook, f"cmpk_{kind}")
         for implementation in sorted(hook.get_hookimpls(), key=lambda found: int(found.plugin_name)):
-            origin = self._origins[int(implementation.plugin_name)]
+            origin, _ = self._plugins[int(implementation.plugin_name)]
             try:
-                items = items_of(kind, implementation.function())
-            except Exception as error:
+                judged = [
+                    (item_id, item, f"offers {item!r}: {flaw}" if flaw else "")
+                    for item_id, item in items_of(kind, implementation.function())
+                    for flaw in [flaw_of(kind, item_id, item)]
+                ]
+            except (Exception, SystemExit) as error:
                 self._leave_out(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}")
                 continue
-            for item_id, item in items:
-                flaw = flaw_of(kind, item_id, item)
-                if flaw:
-                    self._leave_out(origin, f"cmpk_{kind} offers {item!r}: {flaw}")
+            for item_id, item, fault in judged:
+                if fault:
+                    self._leave_out(origin, f"cmpk_{kind} {fault}")
                 else:
                     yield origin, item_id, item
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cmpk.errors import PluginError, UnknownIdError
-from cmpk.registry import Origin, builtin_registry, find, registry
+from cmpk.registry import Origin, builtin_registry, codec_of, find, registry
 from tests.plugins.packages import FLIP, Install, write_package
 
 HEAD = """
@@ -33,6 +33,12 @@ FAULTY = {
     "exit": ("import sys; sys.exit('bye')", "can't be imported: SystemExit: bye"),
     "raise": (offering("1 / 0"), "cmpk_codecs failed: ZeroDivisionError: division by zero"),
     "raise-late": (offering("(codec(1 / 0) for _ in 'a')"), "cmpk_codecs failed: ZeroDivisionError: "),
+    "exit-late": (offering("__import__('sys').exit('bye')"), "cmpk_codecs failed: SystemExit: bye"),
+    "property": (
+        offering("[codec('x', fused=property(lambda _: 1 / 0))]"),
+        "cmpk_codecs failed: ZeroDivisionError: ",
+    ),
+    "repr": (offering("[codec('X', __repr__=lambda _: 1 / 0)]"), "cmpk_codecs failed: ZeroDivisionError: "),
     "signature": (
         offering("[codec('early')]") + "\n@hookimpl\ndef cmpk_passes(recipe):\n    return []\n",
         "can't be registered: .*recipe",
@@ -162,6 +168,14 @@ def test_one_object_behind_two_entry_points_is_taken_once(install: Install) -> N
     assert reasons("cmpk-flip") == ["its entry points name the same object twice"]
 
 
+@pytest.mark.parametrize("value", ["None", "5", "'text'", "[]", "print", "__import__('numpy').zeros(2)"])
+def test_an_entry_point_to_anything_at_all_takes_nothing_else_down(value: str, install: Install) -> None:
+    install("cmpk-flip", FLIP)
+    install("cmpk-any", f"plugin = {value}", entry_points="[cmpk]\nany = cmpk_any:plugin\n")
+    assert reasons("cmpk-any")
+    assert_all_else_works()
+
+
 def test_the_first_of_two_installations_of_a_package_counts(
     install: Install, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,3 +187,19 @@ def test_the_first_of_two_installations_of_a_package_counts(
     install("cmpk-flip", FLIP)
     assert registry().codecs["flip"].plugin == "cmpk-flip 1.0"
     assert reasons("cmpk-flip") == []
+
+
+def test_a_level_is_passed_to_the_codec_of_a_plugin(install: Install) -> None:
+    level = "    def __init__(self, level=1):\n        self.level = 6 // (level - 2)\n\n    def encode("
+    install("cmpk-flip", FLIP.replace("    def encode(", level))
+    assert codec_of("flip:5").level == 2  # type: ignore[attr-defined]
+    with pytest.raises(UnknownIdError, match="codec 'flip' has no level 'high'"):
+        codec_of("flip:high")
+    with pytest.raises(PluginError, match=r"codec 'flip' of cmpk-flip 1\.0 failed: ZeroDivisionError: "):
+        codec_of("flip:2")
+
+
+def test_a_codec_without_levels_takes_none(install: Install) -> None:
+    install("cmpk-flip", FLIP)
+    with pytest.raises(UnknownIdError, match="codec 'flip' has no level '5'"):
+        codec_of("flip:5")
