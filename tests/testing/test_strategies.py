@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -83,3 +85,12 @@ def found(strategy: st.SearchStrategy, holds: Callable[..., bool]) -> bool:  # t
     drawing = settings(max_examples=5000, derandomize=True, database=None, phases=[Phase.generate])
     find(strategy, holds, settings=drawing)
     return True
+
+
+def test_only_the_kit_imports_hypothesis() -> None:
+    code = "import sys, cmpk.packing, cmpk.registry as r; r.registry().problems; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert {"cmpk.passes", "cmpk.importers"} <= set(done.stdout.split())
+    assert "hypothesis" not in done.stdout.split()
