@@ -20,7 +20,7 @@ from cmpk.format.manifest import Manifest, Node, to_json
 
 __all__ = ["ByteSink", "ContainerWriter", "MemorySink", "atomic_file"]
 
-_MANIFEST_LEVEL = 19
+_MANIFEST_LEVEL = 15
 
 
 class ByteSink(Protocol):
