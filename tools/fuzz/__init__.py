@@ -1,0 +1,1 @@
+"""Fuzzing: run.py runs every target; README.md says what there is."""
