@@ -204,7 +204,8 @@ class _Packer:
             else:
                 self._providers |= self._plugins_in(coded)
                 tensors.append(_entry(tensor, digest, _write(coded, writer)))
-            done += tensor.spec.nbytes
+            # Views of one storage are more bytes than the file that they come from.
+            done = min(done + tensor.spec.nbytes, source.nbytes)
             if progress is not None:
                 progress(done, source.nbytes)
         files = [self._write_file(file.path, file.segments, file.literal, file.sha256, writer, tensors)
