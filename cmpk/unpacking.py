@@ -90,17 +90,24 @@ def _targets(archive: Archive, dest: Path) -> list[tuple[FileEntry | None, Path]
         return [(files[0], dest)]
     if dest.exists() and not dest.is_dir():
         raise DestinationError(f"{str(dest)!r} is a file; name a folder to unpack into")
-    root = dest.resolve()
+    root = _resolved(dest)
     targets = []
     for file, name in zip(files, names, strict=True):
         path = dest.joinpath(*name.split("/"))
         # The manifest's paths are plain; only a link that lies in the folder already can lead out of it.
-        if not path.parent.resolve().is_relative_to(root):
+        if not _resolved(path.parent).is_relative_to(root):
             raise DestinationError(
                 f"{name!r} would be written outside {str(dest)!r} through a link; remove the link"
             )
         targets.append((file, path))
     return targets
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle; a name that no file can have
+        raise DestinationError(f"can't write to {str(path)!r}: {error}") from error
 
 
 def _make_parent(path: Path) -> None:
