@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+from unittest import mock
 
 from cmpk import kernels
 from cmpk.archive import Archive
@@ -105,13 +106,12 @@ class Agreement:
 
     def _read(self, data: bytes, backend: KernelBackend) -> Found | None:
         """What a backend makes of the file; None if it can't be opened."""
-        # Codecs and encodings ask for the backend each time, by this name.
-        kernels.active = lambda: backend  # type: ignore[assignment]
         try:
             archive = Archive(data)
         except FormatError:
             return None
-        with archive:
+        # Codecs and encodings ask for the backend each time, by this name.
+        with archive, mock.patch.object(kernels, "active", return_value=backend):
             is_stored_right = _succeeds(archive.verify)
             if archive.decoded_nbytes + sum(file.nbytes for file in archive.manifest.files) > _MAX_DECODED:
                 return Found(is_stored_right, False, {})
