@@ -43,15 +43,14 @@ class Archive:
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
         install_kernels()
-        self._reader = ContainerReader(source)
         try:
+            self._reader = ContainerReader(source)
             offsets = iter(self._reader.offsets)
             self._roots = resolve_tensors(self.manifest, offsets)
             self._literals = resolve_files(self.manifest, offsets)
-        except BaseException:
-            self._reader.close()
-            raise
-        self._entries = {entry.name: entry for entry in self.manifest.tensors}
+            self._entries = {entry.name: entry for entry in self.manifest.tensors}
+        except MemoryError as error:
+            raise CmpkError("not enough memory for what the manifest describes") from error
         self._installed: set[str] = set()
 
     def __enter__(self) -> Archive:
@@ -261,7 +260,9 @@ class Archive:
             With ``deep``, if a codec or encoding is not installed.
         """
         self._reader.check_padding()
-        done, total = 0, self.nbytes
+        total = self.nbytes
+        # What is no stream has been read already.
+        done = total - sum(leaf.node.nbytes for _, stored in self._everything() for leaf in leaves_of(stored))
         if deep:
             total += sum(file.nbytes for file in self.manifest.files)
             total += sum(self.spec(name).nbytes for name in self._names_outside_files())

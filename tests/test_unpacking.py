@@ -1,4 +1,4 @@
-"""Unpacking: the files that were packed, byte for byte, inside the folder that is named, whole or not at all."""
+"""Unpacking: the files that were packed, byte for byte, inside the folder that is named, or not at all."""
 
 from __future__ import annotations
 

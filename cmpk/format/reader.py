@@ -11,7 +11,7 @@ from types import TracebackType
 import xxhash
 import zstandard
 
-from cmpk.errors import CorruptStreamError, FormatError, SourceError
+from cmpk.errors import CmpkError, CorruptStreamError, FormatError, SourceError
 from cmpk.format.layout import (
     FOOTER_NBYTES,
     PREAMBLE_NBYTES,
@@ -87,7 +87,11 @@ class ContainerReader:
         ------
         CorruptStreamError
             If the digest does not match.
+        CmpkError
+            If the reader has been closed.
         """
+        if not self._view:
+            raise CmpkError("the archive has been closed")
         view = self._view[offset : offset + leaf.nbytes]
         if xxhash.xxh3_64_hexdigest(view) != leaf.xxh3:
             raise CorruptStreamError(

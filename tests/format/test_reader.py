@@ -124,9 +124,9 @@ def test_the_manifest_starts_where_the_streams_end() -> None:
 def test_sizes_of_streams_add_up_without_overflow() -> None:
     node = {**leaf(b""), "codec": "raw", "nbytes": 1 << 48}
     node = {key: node[key] for key in ("codec", "nbytes", "xxh3")}
-    entries = [tensor(str(index), "U8", [1 << 48], node) for index in range(70_000)]
+    entries = [tensor(str(index), "U8", [1 << 48], node) for index in range(5000)]
     start = PREAMBLE_NBYTES + -PREAMBLE_NBYTES % 64
-    with pytest.raises(FormatError, match=f"the streams end at {start + (70_000 << 48)},"):
+    with pytest.raises(FormatError, match=f"the streams end at {start + (5000 << 48)},"):
         ContainerReader(sealed(PREAMBLE, to_json({"producer": "test", "tensors": entries})))
 
 
