@@ -68,23 +68,27 @@ def load_recipe(recipe: str | os.PathLike[str] | Recipe) -> Recipe:
         )
     try:
         return _parse(path.stem, path.read_text("utf-8"))
-    except OSError as error:
-        raise RecipeError(f"can't read the recipe {text!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"the recipe {text!r} is not UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"can't read the recipe {text!r}: {reason}") from error
 
 
 def _parse(name: str, content: str) -> Recipe:
     try:
         table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name!r}: {error}") from error
-    known = {"summary": str, "codecs": list, "min_saving": float, "passes": dict}
+    known = {"summary": str, "codecs": list, "min_saving": (float, int), "passes": dict}
     for key, value in table.items():
         if key not in known:
             raise RecipeError(f"recipe {name!r} has an unknown entry {key!r}; known are {', '.join(known)}")
-        if not isinstance(value, known[key]):
-            raise RecipeError(f"recipe {name!r}: {key} must be a {known[key].__name__}")
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise RecipeError(f"recipe {name!r}: {key} must not be {value!r}; see the built-in recipes")
+    min_saving = float(table.get("min_saving", 0.005))
+    if not 0 <= min_saving <= 1:
+        raise RecipeError(f"recipe {name!r}: min_saving is {min_saving}; give a share within 0 to 1")
     codecs = table.get("codecs", [])
     passes = table.get("passes", {})
     if not all(isinstance(codec, str) for codec in codecs):
@@ -92,4 +96,4 @@ def _parse(name: str, content: str) -> Recipe:
     if not all(isinstance(options, dict) for options in passes.values()):
         raise RecipeError(f"recipe {name!r}: each entry of passes must be a table of options")
     codecs = tuple(dict.fromkeys(("raw", *codecs)))
-    return Recipe(name, table.get("summary", ""), codecs, table.get("min_saving", 0.005), passes)
+    return Recipe(name, table.get("summary", ""), codecs, min_saving, passes)

@@ -1,0 +1,117 @@
+"""Recipes: by name or from a TOML file, and one clear error for whatever is wrong in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cmpk.numpy
+from cmpk.archive import Archive
+from cmpk.errors import CmpkError, RecipeError, UnknownIdError
+from cmpk.recipe import Recipe, builtin_names, load_recipe
+
+WEIGHTS = {"a": np.random.default_rng(0).standard_normal(20_000).astype(np.float32)}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_there_are_two_built_in_recipes_that_are_what_they_say() -> None:
+    assert builtin_names() == ["lossless", "lossless-max"]
+    for name in builtin_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert "bit-exact" in recipe.summary
+        assert recipe.codecs[0] == "raw"
+
+
+def test_a_recipe_is_taken_as_it_is() -> None:
+    recipe = Recipe("mine")
+    assert load_recipe(recipe) is recipe
+
+
+def test_a_file_is_read_by_its_path(tmp_path: Path) -> None:
+    codecs = 'summary = "ü"\ncodecs = ["huffman", "zstd:7", "huffman"]\n'
+    path = written(tmp_path, codecs + "min_saving = 0.02\n[passes.split_floats]\nmax_groups = 2\n")
+    for given in (path, str(path)):
+        recipe = load_recipe(given)
+        assert (recipe.name, recipe.summary, recipe.min_saving) == ("mine", "ü", 0.02)
+        assert recipe.codecs == ("raw", "huffman", "zstd:7")
+        assert recipe.passes == {"split_floats": {"max_groups": 2}}
+    archive = Archive(cmpk.numpy.save(WEIGHTS, recipe=path))
+    assert archive.manifest.recipe == "mine"
+    assert archive.read("a").tobytes() == WEIGHTS["a"].tobytes()
+
+
+def test_an_empty_file_is_a_recipe_that_stores_everything_as_it_is(tmp_path: Path) -> None:
+    archive = Archive(cmpk.numpy.save(WEIGHTS, recipe=written(tmp_path, "")))
+    assert archive.entry("a").data.codec == "raw"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("codecs = ", "recipe 'mine'"),
+        ("codecs = " + "[" * 100_000, "recipe 'mine'"),
+        ("codec = []", "unknown entry 'codec'; known are summary, codecs, min_saving, passes"),
+        ('codecs = "huffman"', "codecs must not be 'huffman'"),
+        ("codecs = [1]", "list of ids"),
+        ('min_saving = "a"', "min_saving must not be"),
+        ("min_saving = true", "min_saving must not be"),
+        ("min_saving = -0.1", "min_saving"),
+        ("min_saving = 1.5", "min_saving"),
+        ("min_saving = nan", "min_saving"),
+        ("summary = 1", "summary must not be"),
+        ("passes = []", "passes must not be"),
+        ("[passes]\nsplit_floats = 1", "table of options"),
+        ("[passes.split_floats]\nspeed = 1", "no option 'speed'"),
+        ("[passes.split_floats]\nmax_groups = 0", "max_groups is 0"),
+        ('codecs = ["zstd:99"]', "level 99"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        cmpk.numpy.save(WEIGHTS, recipe=written(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["min_saving = 0", "min_saving = 0.0", "min_saving = 1"])
+def test_whole_numbers_are_numbers(tmp_path: Path, text: str) -> None:
+    cmpk.numpy.save(WEIGHTS, recipe=written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text", ['codecs = ["zip"]', 'codecs = ["zstd:fast"]', 'codecs = ["huffman:3"]', "[passes.prune]\nx = 1"]
+)
+def test_what_is_not_installed_is_said(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UnknownIdError):
+        cmpk.numpy.save(WEIGHTS, recipe=written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        ("lossy", "no recipe is named 'lossy'; there are lossless, lossless-max, or name a .toml file"),
+        ("", "no recipe is named ''"),
+        ("missing.toml", "can't read the recipe"),
+        ("lossless.toml.txt", "no recipe is named"),
+        ("no\0name.toml", "can't read the recipe"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_said(recipe: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe(recipe)
+
+
+def test_a_file_that_is_no_text_or_no_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        load_recipe(tmp_path / "bytes.toml")
+    with pytest.raises(RecipeError, match="can't read"):
+        load_recipe(tmp_path / "folder.toml")
+    assert issubclass(RecipeError, CmpkError)
