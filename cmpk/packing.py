@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import blake3
 import msgspec
 
+from cmpk import kernels
 from cmpk.archive import Archive
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
@@ -175,6 +176,8 @@ class _Packer:
 
     def __init__(self, recipe: Recipe, jobs: int) -> None:
         install_kernels()
+        # Before a file is begun: an import of native code may lose the exit that a signal asks for.
+        kernels.active()
         self.registry = registry()
         self._recipe = recipe
         self._jobs = max(1, jobs)

@@ -228,6 +228,7 @@ class Registry:
                     for flaw in [flaw_of(kind, item_id, item)]
                 ]
             except (Exception, SystemExit) as error:
+                _pass_on_signals(error)
                 self._leave_out(origin, f"cmpk_{kind} failed: {type(error).__name__}: {error}")
                 continue
             for item_id, item, fault in judged:
@@ -271,6 +272,7 @@ def registry() -> Registry:
         try:
             plugins.append((origin, entry.load()))
         except (Exception, SystemExit) as error:
+            _pass_on_signals(error)
             problems.append(PluginProblem(origin, f"can't be imported: {type(error).__name__}: {error}"))
     return Registry(plugins, problems)
 
@@ -342,6 +344,12 @@ def install_kernels() -> None:
     name = kernels.requested()
     if name and name not in kernels.BUILT_IN:
         kernels.register(name, registry().lookup("kernels", name))
+
+
+def _pass_on_signals(error: BaseException) -> None:
+    """Raise the exit that a signal asked for while a plugin was at work: its code is above 128."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+        raise error
 
 
 @functools.cache

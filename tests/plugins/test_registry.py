@@ -146,6 +146,16 @@ def test_three_plugins_that_offer_one_id_are_all_named(install: Install) -> None
     assert reasons("cmpk-b") == ["codec 'flip' is also offered by cmpk-a 1.0 and cmpk-c 1.0"]
 
 
+@pytest.mark.parametrize(
+    "code", ["{}", "from cmpk.hookspecs import hookimpl\n@hookimpl\ndef cmpk_codecs():\n    {}"]
+)
+def test_a_signal_that_comes_while_a_plugin_is_at_work_is_no_fault_of_it(code: str, install: Install) -> None:
+    install("cmpk-slow", code.format("raise SystemExit(128 + 15)"))
+    with pytest.raises(SystemExit) as caught:
+        registry().lookup("codecs", "raw")
+    assert caught.value.code == 143
+
+
 def test_an_unknown_id_is_told_with_what_there_is_and_what_was_left_out(install: Install) -> None:
     install("cmpk-faulty", "raise ImportError('needs libfast')")
     with pytest.raises(UnknownIdError) as caught:
