@@ -80,7 +80,12 @@ def _parse(name: str, content: str) -> Recipe:
         table = tomllib.loads(content)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name!r}: {error}") from error
-    known = {"summary": str, "codecs": list, "min_saving": (float, int), "passes": dict}
+    known: dict[str, tuple[type, ...]] = {
+        "summary": (str,),
+        "codecs": (list,),
+        "min_saving": (float, int),
+        "passes": (dict,),
+    }
     for key, value in table.items():
         if key not in known:
             raise RecipeError(f"recipe {name!r} has an unknown entry {key!r}; known are {', '.join(known)}")
