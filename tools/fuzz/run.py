@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["KERNELS", "READERS", "Target", "main", "run_target"]
 
@@ -121,8 +123,8 @@ def run_target(target: Target, limits: Sequence[str], folder: Path) -> bool:
         Whether it found something.
     """
     current = folder / f"{target.name}.input"
-    corpus = CORPUS / target.name.removesuffix("_baseline")
-    command = [*target.command, *limits, "--input", str(current), *([str(corpus)] if corpus.is_dir() else [])]
+    corpus = sorted(map(str, CORPUS.glob(f"{target.name.removesuffix('_baseline')}/*")))
+    command = [*target.command, *limits, "--input", str(current), *corpus]
     done = subprocess.run(
         command,
         check=False,
@@ -172,21 +174,36 @@ def _build(names: Sequence[str], jobs: int) -> list[Target]:
         _cmake(Path(__file__).parent, BUILD / "kernels", jobs, kernels, FUZZ_SANITIZE=_SANITIZERS)
         targets += [Target(name, [str(BUILD / "kernels" / name)], _environment()) for name in kernels]
     if readers:
+        compiler = _Compiler.found()
         python = {"Python_EXECUTABLE": sys.executable, "CMPK_SANITIZE": _SANITIZERS}
-        _cmake(ROOT, BUILD / "extension", jobs, ["_native"], **python)
-        targets += [_reader(name) for name in readers]
+        _cmake(ROOT, BUILD / "extension", jobs, ["_native"], **python, **compiler.variables)
+        targets += [_reader(name, compiler) for name in readers]
     return targets
 
 
-def _reader(name: str) -> Target:
+class _Compiler(NamedTuple):
+    """What a program that is not sanitized needs to load a library that is."""
+
+    variables: dict[str, str]
+    """Of CMake."""
+    preload: list[str]
+    """Libraries: AddressSanitizer has to be there first, and the C++ library with it: it wraps exceptions."""
+
+    @classmethod
+    def found(cls) -> _Compiler:
+        """That of the compiler that CMake finds."""
+        command = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")
+        is_clang = "clang" in _output([command, "--version"])
+        runtime = f"libclang_rt.asan-{platform.machine()}.so" if is_clang else "libasan.so"
+        libraries = [_output([command, f"-print-file-name={name}"]) for name in (runtime, "libstdc++.so")]
+        return cls({"CMAKE_SHARED_LINKER_FLAGS": "-shared-libasan"} if is_clang else {}, libraries)
+
+
+def _reader(name: str, compiler: _Compiler) -> Target:
     """A target in Python, with the kernels that were built for it."""
     native = BUILD / "extension" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    environment = _environment(
-        # AddressSanitizer has to be there first, and the C++ library with it: it wraps exceptions.
-        LD_PRELOAD=":".join(_library(library) for library in ("libasan.so", "libstdc++.so")),
-        # Without it small objects share blocks of memory, within which no access is out of bounds.
-        PYTHONMALLOC="malloc",
-    )
+    # With Python's own allocator small objects share blocks, within which no access is out of bounds.
+    environment = _environment(LD_PRELOAD=":".join(compiler.preload), PYTHONMALLOC="malloc")
     return Target(name, [sys.executable, "-m", f"tools.fuzz.{name}", "--native", str(native)], environment)
 
 
@@ -194,10 +211,8 @@ def _environment(**added: str) -> dict[str, str]:
     return {**os.environ, "ASAN_OPTIONS": _ASAN_OPTIONS, "UBSAN_OPTIONS": "print_stacktrace=1", **added}
 
 
-def _library(name: str) -> str:
-    compiler = os.environ.get("CXX", "g++")
-    found = subprocess.run([compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True)
-    return found.stdout.strip()
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _cmake(source: Path, build: Path, jobs: int, targets: Sequence[str], **variables: str) -> None:

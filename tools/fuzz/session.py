@@ -1,6 +1,6 @@
 """The loop of a fuzz target that is written in Python: a corpus, and what becomes of it.
 
-``python -m tools.fuzz.<target> [--seconds S] [--runs R] [--seed N] [--input FILE] [--native FILE] [PATH]``
+``python -m tools.fuzz.<target> [--seconds S] [--runs R] [--seed N] [--input FILE] [--native FILE] [FILE]``
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def main(make_target: Callable[[], Target]) -> None:
         outcomes.add(outcome)
         return is_new
 
-    for data in _corpus(options.corpus):
-        run(data)
-        kept.append(data)
+    for path in options.corpus:
+        kept.append(path.read_bytes())
+        run(kept[-1])
     random = Random(options.seed)
     begin = time.monotonic()
     if options.runs or options.seconds:
@@ -104,11 +104,6 @@ def use_native(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["cmpk.kernels._native"] = module
     spec.loader.exec_module(module)
-
-
-def _corpus(paths: list[Path]) -> list[bytes]:
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    return [file.read_bytes() for file in files]
 
 
 def _current_input(path: Path | None) -> mmap.mmap | None:

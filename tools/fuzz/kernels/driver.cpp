@@ -1,9 +1,9 @@
 // Fuzzing without libFuzzer: runs a target on a corpus and on what becomes of it, for a while.
 //
-//   <target> [--seconds S] [--runs R] [--seed N] [--input FILE] [FILE or FOLDER ...]
+//   <target> [--seconds S] [--runs R] [--seed N] [--input CURRENT] [FILE ...]
 //
 // Inputs that reach code that none before them reached are kept and changed further. The same seed
-// and number of runs give the same inputs. FILE always holds the input that is being run: eight
+// and number of runs give the same inputs. CURRENT always holds the input that is being run: eight
 // bytes of size, then the input; it is there whatever way the process ends.
 #include <signal.h>
 #include <sys/mman.h>
@@ -15,7 +15,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -45,7 +44,7 @@ struct Options {
   std::uint64_t runs = 0;
   std::uint64_t seed = 1;
   std::string input;
-  std::vector<std::filesystem::path> corpus;
+  std::vector<std::string> corpus;
 };
 
 }  // namespace
@@ -146,18 +145,9 @@ Options parse_options(int argc, char** argv) {
   return options;
 }
 
-std::vector<Input> read_corpus(const std::vector<std::filesystem::path>& paths) {
-  std::vector<std::filesystem::path> files;
-  for (const auto& path : paths) {
-    if (!std::filesystem::is_directory(path)) {
-      files.push_back(path);
-      continue;
-    }
-    for (const auto& entry : std::filesystem::directory_iterator(path)) files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
+std::vector<Input> read_corpus(const std::vector<std::string>& paths) {
   std::vector<Input> corpus;
-  for (const auto& path : files) {
+  for (const std::string& path : paths) {
     std::ifstream file(path, std::ios::binary);
     if (!file) {
       std::fprintf(stderr, "can't read %s\n", path.c_str());
