@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmpk.errors import FormatError
-from cmpk.format import FileEntry, Manifest, Node, Segment, TensorEntry, layout
+from cmpk.format import FileEntry, Manifest, Node, Segment, TensorEntry
 from cmpk.format.manifest import check_file_path, from_json, leaves, to_json
 
 HEX_16, HEX_64 = "0" * 16, "0" * 64
@@ -360,10 +360,6 @@ def seconds_of(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
-
-
-def test_every_limit_of_the_manifest_is_that_of_the_layout() -> None:
-    assert (layout.MAX_DEPTH, layout.MAX_PARTS, layout.MAX_RANK, layout.MAX_NAME_NBYTES) == (8, 64, 64, 4096)
 
 
 def test_structures_of_the_manifest_are_values() -> None:

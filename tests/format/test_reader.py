@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from cmpk.errors import CmpkError, CorruptStreamError, FormatError, SourceError
+from cmpk.errors import CorruptStreamError, FormatError, SourceError
 from cmpk.format import ContainerReader
 from cmpk.format.layout import FOOTER_NBYTES, MAX_MANIFEST_NBYTES, PREAMBLE_NBYTES
 from tests.builders import MAGIC, PREAMBLE, archive, footer, leaf, sealed, tensor, to_json
@@ -241,4 +241,3 @@ def test_a_file_that_is_too_short_is_a_format_error(tmp_path: Path, size: int) -
 def test_the_smallest_file_is_an_empty_archive() -> None:
     data = archive()
     assert ContainerReader(data).manifest.tensors == []
-    assert issubclass(FormatError, CmpkError)
