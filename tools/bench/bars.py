@@ -87,6 +87,8 @@ def _speeds(cases: list[Case]) -> Iterator[Bar]:
     rate = min(case.rate(case.load) for case in smallest) / 1e9
     yield Bar("slowest load, one thread, lossless-max", rate, 1.0, False, "{:.2f} GB/s")
     cores = max(case.threads for case in cases)
+    if cores == 1:
+        return
     copying = case_of(cases, "safetensors", "bf16", cores).load.median
     time = case_of(cases, own, "bf16", cores).load.median / copying
     yield Bar("bf16 load, all cores, time against safetensors' load and copy", time, 1.5, True, "{:.2f}x")

@@ -74,9 +74,12 @@ class Plan:
 
 def peers(plan: Plan, results: Results) -> None:
     """Every tool on the same files, with one thread and with all cores."""
-    for dtype in ("bf16",) if plan.quick else DTYPES:
+    dtypes, counts = tuple(DTYPES), sorted({1, default_threads()})
+    if plan.quick:
+        dtypes, counts = dtypes[:1], counts[:1]
+    for dtype in dtypes:
         source = plan.source(dtype)
-        for threads in sorted({1, default_threads()}):
+        for threads in counts:
             plan.note(f"{dtype}, {threads} threads")
             results.cases += _cases(plan, dtype, threads, source)
 
@@ -86,12 +89,12 @@ def _cases(plan: Plan, dtype: str, threads: int, source: Path) -> Iterator[Case]
         workers = {
             tool: stack.enter_context(Worker(tool, dtype, threads, source, plan.folder)) for tool in TOOLS
         }
-        loads: dict[str, list[float]] = {tool: [] for tool in TOOLS}
+        loads: dict[str, list[tuple[float, float]]] = {tool: [] for tool in TOOLS}
         for _ in range(plan.turns):
             for tool, worker in workers.items():
                 # The caches still hold what the tool before had in them.
-                worker.seconds("load")
-                loads[tool] += [worker.seconds("load") for _ in range(_LOADS_A_TURN)]
+                worker.time("load")
+                loads[tool] += [worker.time("load") for _ in range(_LOADS_A_TURN)]
         packs = _in_turn(plan, workers, "pack")
         own = {tool: worker for tool, worker in workers.items() if tool.startswith("cmpk")}
         files = _in_turn(plan, own, "pack_file")
@@ -103,18 +106,18 @@ def _cases(plan: Plan, dtype: str, threads: int, source: Path) -> Iterator[Case]
                 tensor_nbytes=worker.tensor_nbytes,
                 source_nbytes=worker.source_nbytes,
                 nbytes=worker.nbytes,
-                load=Timing(loads[tool]),
+                load=Timing.of(loads[tool]),
                 pack=packs[tool],
                 pack_file=files.get(tool),
             )
 
 
 def _in_turn(plan: Plan, workers: dict[str, Worker], operation: str) -> dict[str, Timing]:
-    seconds: dict[str, list[float]] = {tool: [] for tool in workers}
+    times: dict[str, list[tuple[float, float]]] = {tool: [] for tool in workers}
     for _ in range(plan.turns):
         for tool, worker in workers.items():
-            seconds[tool].append(worker.seconds(operation))
-    return {tool: Timing(found) for tool, found in seconds.items()}
+            times[tool].append(worker.time(operation))
+    return {tool: Timing.of(found) for tool, found in times.items()}
 
 
 def fresh(plan: Plan, results: Results) -> None:
@@ -130,16 +133,16 @@ def fresh(plan: Plan, results: Results) -> None:
     runs: dict[str, list[Ended]] = {tool: [] for tool in TOOLS}
     baseline = []
     for _ in range(plan.turns):
-        baseline.append(_python(_IMPORT_TORCH).seconds)
+        baseline.append(_python(_IMPORT_TORCH))
         for tool, ended in runs.items():
             ended.append(_worker("load", tool, dtype, str(threads), plan.folder / f"fresh {tool}"))
-    results.import_torch = Timing(baseline)
+    results.import_torch = _timing(baseline)
     for tool, ended in runs.items():
         results.fresh.append(
             FreshProcess(
                 tool=tool,
-                whole=Timing([one.seconds for one in ended]),
-                first_load=Timing([float(one.output) for one in ended]),
+                whole=_timing(ended),
+                first_load=Timing.of([json.loads(one.output) for one in ended]),
                 load_peak_nbytes=max(one.peak_nbytes for one in ended),
                 pack_peak_nbytes=pack_peaks[tool],
             )
@@ -157,15 +160,19 @@ def cold(plan: Plan, results: Results) -> None:
         loads.append(_python(_LOAD, small))
         inspections.append(_python(_INSPECT, "inspect", small))
     results.cold = Cold(
-        import_torch=Timing([ended.seconds for ended in imports]),
-        load_small=Timing([ended.seconds for ended in loads]),
-        inspect=Timing([ended.seconds for ended in inspections]),
+        import_torch=_timing(imports),
+        load_small=_timing(loads),
+        inspect=_timing(inspections),
         inspect_imports_torch=any(ended.output.split()[-1] != "False" for ended in inspections),
     )
 
 
 def _worker(*arguments: str | Path) -> Ended:
     return run((*WORKER, *arguments), default_threads())
+
+
+def _timing(processes: list[Ended]) -> Timing:
+    return Timing.of([(ended.seconds, ended.cpu_seconds) for ended in processes])
 
 
 def _python(code: str, *arguments: str | Path) -> Ended:

@@ -31,12 +31,15 @@ class Ended(NamedTuple):
     ----------
     seconds : float
         From before it was started until it was gone.
+    cpu_seconds : float
+        What processors spent on it.
     peak_nbytes : int
         The most memory that it had resident.
     output : str
     """
 
     seconds: float
+    cpu_seconds: float
     peak_nbytes: int
     output: str
 
@@ -59,7 +62,8 @@ def run(command: Sequence[str | Path], threads: int) -> Ended:
     process.stdout.close()
     if process.returncode:
         raise BenchError(f"{_shown(command)} ended with {process.returncode}")
-    return Ended(seconds, usage.ru_maxrss * _MAXRSS_UNIT, output)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Ended(seconds, cpu_seconds, usage.ru_maxrss * _MAXRSS_UNIT, output)
 
 
 class Worker:
@@ -95,12 +99,13 @@ class Worker:
         """End the process."""
         self._process.communicate()
 
-    def seconds(self, operation: str) -> float:
-        """How long one ``load``, ``pack`` or ``pack_file`` takes."""
+    def time(self, operation: str) -> tuple[float, float]:
+        """Seconds that one ``load``, ``pack`` or ``pack_file`` takes, on the wall and of processors."""
         assert self._process.stdin is not None  # a pipe
         self._process.stdin.write(f"{operation}\n")
         self._process.stdin.flush()
-        return float(self._reply())
+        wall, cpu = self._reply()
+        return wall, cpu
 
     def _reply(self) -> Any:
         assert self._process.stdout is not None  # a pipe

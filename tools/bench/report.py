@@ -15,6 +15,9 @@ __all__ = ["Table", "markdown", "show", "tables", "with_section"]
 BEGIN = "<!-- python -m tools.bench --readme: begin -->"
 END = "<!-- python -m tools.bench --readme: end -->"
 
+_BUSY_CORES = 0.3
+"""A load average above this share of the cores means that something else is running."""
+
 
 class Table(NamedTuple):
     """Cells of text; the first ``n_labels`` columns are no figures."""
@@ -40,6 +43,8 @@ def tables(results: Results) -> list[Table]:
 def show(results: Results, console: Console) -> None:
     """Print the tables."""
     console.print(f"{results.machine} ({results.machine.kernels} kernels)", style="dim")
+    if _was_busy(results):
+        console.print(_busy(results), style="yellow")
     if results.quick:
         console.print("A quick run: these figures say nothing.", style="yellow")
     for table in tables(results):
@@ -54,6 +59,8 @@ def show(results: Results, console: Console) -> None:
 def markdown(results: Results) -> str:
     """The tables for the README."""
     blocks = [f"Measured by `make bench` on {results.machine}."]
+    if _was_busy(results):
+        blocks.append(_busy(results))
     for table in tables(results):
         align = [":---" if index < table.n_labels else "---:" for index in range(len(table.columns))]
         lines = [f"**{table.title}**", "", _line(table.columns), _line(align), *map(_line, table.rows)]
@@ -74,6 +81,17 @@ def with_section(readme: str, section: str) -> str:
     if not begin or not end or BEGIN in rest or END in after:
         raise ValueError(f"the README needs one line {BEGIN!r}, and after it one line {END!r}")
     return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+
+
+def _was_busy(results: Results) -> bool:
+    return results.machine.load_average > _BUSY_CORES * results.machine.cores
+
+
+def _busy(results: Results) -> str:
+    return (
+        f"The machine was busy with other work, a load average of {results.machine.load_average:.1f} when "
+        "this began: take the speeds as ratios to each other."
+    )
 
 
 def _line(cells: list[str]) -> str:

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,7 @@ __all__ = [
     "Overhead",
     "Results",
     "Timing",
+    "by_cpu_time",
     "this_machine",
 ]
 
@@ -31,9 +33,21 @@ _VERSIONS_OF = ("torch", "numpy", "safetensors", "zstandard", "zipnn", "pcodec")
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Repeated runs of one thing."""
+    """Repeated runs of one thing.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds : list of float
+        By the clock on the wall, and by the time that processors spent on it.
+    """
 
     seconds: list[float]
+    cpu_seconds: list[float]
+
+    @classmethod
+    def of(cls, runs: Sequence[tuple[float, float]]) -> Timing:
+        """From pairs of wall and processor time."""
+        return cls([wall for wall, _ in runs], [cpu for _, cpu in runs])
 
     @property
     def median(self) -> float:
@@ -108,11 +122,12 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it was measured."""
+    """Where it was measured; ``load_average`` is what else ran there when it began."""
 
     date: str
     cpu: str
     cores: int
+    load_average: float
     system: str
     kernels: str
     versions: dict[str, str]
@@ -135,6 +150,41 @@ class Results(msgspec.Struct):
     memory: Memory | None = None
 
 
+def by_cpu_time(results: Results) -> Results:
+    """The same runs by processor time, where that says something: with one thread, and of whole processes.
+
+    On a machine that is busy with other work, this is the better comparison.
+    """
+
+    def swapped(timing: Timing) -> Timing:
+        return Timing(timing.cpu_seconds, timing.seconds)
+
+    replace = msgspec.structs.replace
+    cases = [
+        replace(
+            case,
+            load=swapped(case.load),
+            pack=swapped(case.pack),
+            pack_file=None if case.pack_file is None else swapped(case.pack_file),
+        )
+        for case in results.cases
+        if case.threads == 1
+    ]
+    cold = results.cold
+    if cold is not None:
+        cold = replace(
+            cold,
+            import_torch=swapped(cold.import_torch),
+            load_small=swapped(cold.load_small),
+            inspect=swapped(cold.inspect),
+        )
+    fresh = [
+        replace(one, whole=swapped(one.whole), first_load=swapped(one.first_load)) for one in results.fresh
+    ]
+    import_torch = None if results.import_torch is None else swapped(results.import_torch)
+    return replace(results, cases=cases, fresh=fresh, import_torch=import_torch, cold=cold)
+
+
 def this_machine() -> Machine:
     """Describe this machine and what is installed on it."""
     versions = {"cmpk": __version__, "Python": platform.python_version()}
@@ -143,6 +193,7 @@ def this_machine() -> Machine:
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         cpu=_cpu(),
         cores=default_threads(),
+        load_average=os.getloadavg()[0],
         system=f"{platform.system()} {os.uname().machine}",
         kernels=kernels.active_name(),
         versions=versions,
