@@ -68,6 +68,8 @@ VERSION = (0, 1)
 PREAMBLE_NBYTES = 16
 FOOTER_NBYTES = 72
 MAX_MANIFEST_NBYTES = 268435456
+SMALL_MANIFEST_NBYTES = 1048576
+MAX_MANIFEST_EXPANSION = 16
 MAX_TENSORS = 1048576
 MAX_FILES = 65536
 MAX_SEGMENTS = 1048576
@@ -96,6 +98,8 @@ def read_container(data: bytes) -> tuple[bytes, int]:
     need(reserved == 0, "footer: reserved is not 0")
     need(offset + stored_nbytes + FOOTER_NBYTES == len(data), "footer: the sizes do not add up to the file's")
     need(nbytes <= MAX_MANIFEST_NBYTES, "footer: manifest_nbytes is beyond the limit")
+    is_small = nbytes <= SMALL_MANIFEST_NBYTES
+    need(is_small or nbytes <= MAX_MANIFEST_EXPANSION * stored_nbytes, "footer: the manifest expands too far")
     manifest = data[offset : offset + stored_nbytes]
     if stored_nbytes != nbytes:
         manifest = decode_frame(manifest, nbytes)

@@ -61,7 +61,6 @@ def invalid_vectors() -> list[Invalid]:
         invalid_manifest.unknown_ids,
         invalid_manifest.file_paths,
         invalid_manifest.file_entries,
-        invalid_manifest.segment_bomb,
         invalid_container.stream_places,
         invalid_codecs.raw_streams,
         invalid_codecs.zstd_streams,

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_EXPANSION",
     "MAX_FILES",
+    "MAX_MANIFEST_EXPANSION",
     "MAX_MANIFEST_NBYTES",
     "MAX_NAME_NBYTES",
     "MAX_PARTS",
@@ -23,9 +24,11 @@ __all__ = [
     "MAX_TENSORS",
     "MAX_TENSOR_NBYTES",
     "PREAMBLE_NBYTES",
+    "SMALL_MANIFEST_NBYTES",
     "VERSION",
     "Footer",
     "check_preamble",
+    "max_manifest_nbytes",
     "padding_before",
     "preamble",
 ]
@@ -36,6 +39,8 @@ VERSION: Final = (0, 1)
 PREAMBLE_NBYTES: Final = 16
 FOOTER_NBYTES: Final = 72
 MAX_MANIFEST_NBYTES: Final = 1 << 28
+SMALL_MANIFEST_NBYTES: Final = 1 << 20
+MAX_MANIFEST_EXPANSION: Final = 16
 MAX_TENSORS: Final = 1 << 20
 MAX_FILES: Final = 1 << 16
 MAX_SEGMENTS: Final = 1 << 20
@@ -84,7 +89,17 @@ class Footer(NamedTuple):
             raise FormatError(f"the footer describes a file of {expected} bytes, this one has {file_nbytes}")
         if footer.manifest_nbytes > MAX_MANIFEST_NBYTES:
             raise FormatError(f"a manifest of {footer.manifest_nbytes} bytes exceeds {MAX_MANIFEST_NBYTES}")
+        if footer.manifest_nbytes > max_manifest_nbytes(footer.manifest_stored_nbytes):
+            raise FormatError(
+                f"a manifest of {footer.manifest_stored_nbytes} stored bytes can't have "
+                f"{footer.manifest_nbytes}; the file is damaged, or made to exhaust memory"
+            )
         return footer
+
+
+def max_manifest_nbytes(stored_nbytes: int) -> int:
+    """How large the JSON of a manifest may be that takes so many bytes in the file (section 2.2)."""
+    return max(SMALL_MANIFEST_NBYTES, MAX_MANIFEST_EXPANSION * stored_nbytes)
 
 
 def preamble() -> bytes:

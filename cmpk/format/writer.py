@@ -15,7 +15,7 @@ import xxhash
 import zstandard
 
 from cmpk.errors import DestinationError
-from cmpk.format.layout import Footer, padding_before, preamble
+from cmpk.format.layout import Footer, max_manifest_nbytes, padding_before, preamble
 from cmpk.format.manifest import Manifest, Node, to_json
 
 __all__ = ["ByteSink", "ContainerWriter", "MemorySink", "atomic_file"]
@@ -78,7 +78,9 @@ class ContainerWriter:
         """Write the manifest and the footer; nothing can be added after."""
         data = to_json(manifest)
         packed = zstandard.ZstdCompressor(level=_MANIFEST_LEVEL).compress(data)
-        stored = packed if len(packed) < len(data) else data
+        # One that is compressed too well would be refused as a bomb.
+        is_fit = len(packed) < len(data) <= max_manifest_nbytes(len(packed))
+        stored = packed if is_fit else data
         footer = Footer(self.nbytes, len(stored), len(data), hashlib.sha256(data).digest())
         self._write(stored)
         self._write(footer.to_bytes())

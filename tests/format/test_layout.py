@@ -11,7 +11,9 @@ from cmpk.format.layout import (
     ALIGNED_FROM_NBYTES,
     ALIGNMENT,
     FOOTER_NBYTES,
+    MAX_MANIFEST_EXPANSION,
     PREAMBLE_NBYTES,
+    SMALL_MANIFEST_NBYTES,
     Footer,
     check_preamble,
     padding_before,
@@ -33,7 +35,7 @@ def test_any_other_preamble_is_refused(data: bytes) -> None:
 @given(
     st.integers(16, 1 << 60),
     st.integers(0, 1 << 60),
-    st.integers(0, 1 << 28),
+    st.integers(0, SMALL_MANIFEST_NBYTES),
     st.binary(min_size=32, max_size=32),
 )
 def test_a_footer_comes_back(offset: int, stored: int, nbytes: int, sha256: bytes) -> None:
@@ -44,6 +46,18 @@ def test_a_footer_comes_back(offset: int, stored: int, nbytes: int, sha256: byte
     for other in (-1, 1, 1 << 64):
         with pytest.raises(FormatError, match="describes a file"):
             Footer.from_bytes(data, offset + stored + FOOTER_NBYTES + other)
+
+
+@pytest.mark.parametrize("stored", [0, 5, SMALL_MANIFEST_NBYTES // MAX_MANIFEST_EXPANSION, 1 << 18, 1 << 23])
+def test_a_manifest_may_be_small_or_in_proportion_to_its_place(stored: int) -> None:
+    most = max(SMALL_MANIFEST_NBYTES, MAX_MANIFEST_EXPANSION * stored)
+    for nbytes, is_allowed in ((most, True), (most + 1, False)):
+        data = Footer(PREAMBLE_NBYTES, stored, nbytes, bytes(32)).to_bytes()
+        if is_allowed:
+            assert Footer.from_bytes(data, PREAMBLE_NBYTES + stored + FOOTER_NBYTES).manifest_nbytes == most
+        else:
+            with pytest.raises(FormatError, match="stored bytes can't have"):
+                Footer.from_bytes(data, PREAMBLE_NBYTES + stored + FOOTER_NBYTES)
 
 
 @given(st.binary(min_size=FOOTER_NBYTES, max_size=FOOTER_NBYTES), st.integers(88, 1 << 64))

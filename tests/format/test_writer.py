@@ -69,6 +69,12 @@ class TestContainers:
         large = ContainerReader(written([("raw", b"x")] * 50)[0])
         assert large.footer.manifest_stored_nbytes < large.footer.manifest_nbytes / 2
 
+    def test_a_manifest_that_would_expand_too_far_is_stored_as_it_is(self) -> None:
+        sink = io.BytesIO()
+        ContainerWriter(sink).finish(Manifest(producer="x" * (1 << 21)))
+        footer = ContainerReader(sink.getvalue()).footer
+        assert footer.manifest_stored_nbytes == footer.manifest_nbytes > 1 << 21
+
     def test_any_buffer_is_a_stream(self) -> None:
         data = b"0123456789"
         for stream in (bytearray(data), memoryview(data), memoryview(data).cast("H")):

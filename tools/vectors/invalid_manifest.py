@@ -7,14 +7,13 @@ from typing import Any
 
 from .assemble import Object, branch, build, file, leaf, manifest, one, swap, tensor
 from .cases import Invalid, raw
-from .streams import frame, frame_of_runs, huffman, rle_block, zstd
+from .streams import frame, huffman, rle_block, zstd
 
 __all__ = [
     "expansion",
     "file_entries",
     "file_paths",
     "nodes",
-    "segment_bomb",
     "tensor_entries",
     "unknown_ids",
 ]
@@ -278,21 +277,3 @@ def file_entries() -> Iterator[Invalid]:
     yield of("sha256-wrong", "the SHA-256 matches", wrong, "stream", "validate")
     swapped = file("x", b"ab" + ABC, [{"count": 1}, {"literal": 2}], raw(b"ab"))
     yield of("segments-in-another-order", "the SHA-256 matches", swapped, "stream", "validate")
-
-
-def segment_bomb() -> Iterator[Invalid]:
-    """Section 2.3: one segment more than MAX_SEGMENTS."""
-    n = (1 << 20) + 1
-    literal = leaf("zstd", zstd([frame(n, *[rle_block(0, 1 << 17)] * 8, rle_block(0, 1))]))
-    entry = file("x", bytes(n), [{"literal": 1}], literal)
-    content = manifest(files=[entry])
-    segment = b'{"literal":1}'
-    run = (segment + b",") * (n - 1)
-
-    def shortened(text: bytes) -> bytes:
-        head, tail = text.split(run)
-        return frame_of_runs((head, 1), (segment + b",", n - 1), (tail, 1))
-
-    data = build(content, change=lambda text: text.replace(segment, run + segment), store=shortened)
-    rule = "container.md, section 2.3: a file has at most MAX_SEGMENTS"
-    yield Invalid("file-of-too-many-segments", rule, "format", "open", data)

@@ -15,8 +15,9 @@ __all__ = ["attachments", "container", "elements", "safetensors"]
 
 def shortened(text: bytes) -> bytes:
     """A frame of the JSON below, whose long run takes few blocks."""
-    head, _, tail = text.partition(b"ab" * 40000)
-    return frame_of_runs((head, 1), (b"ab", 40000), (tail, 1))
+    n = text.count(b"ab")
+    head, _, tail = text.partition(b"ab" * n)
+    return frame_of_runs((head, 1), (b"ab", n), (tail, 1))
 
 
 def container() -> Iterator[Valid]:
@@ -30,6 +31,11 @@ def container() -> Iterator[Valid]:
     )
     yield Valid(
         "container-manifest-compressed", manifest(metadata={"notes": "ab" * 40000}), {"store": shortened}
+    )
+    # From one byte more on, a manifest must not expand as far.
+    most = ((1 << 20) - len('{"producer":"make_vectors","metadata":{"note":""}}')) // 2
+    yield Valid(
+        "container-manifest-of-a-mebibyte", manifest(metadata={"note": "ab" * most}), {"store": shortened}
     )
     yield Valid(
         "container-every-member",
