@@ -16,6 +16,7 @@ from .process import ROOT, BenchError
 from .results import Results, by_cpu_time, this_machine
 
 README = ROOT / "README.md"
+RECORDED = Path(__file__).with_name("results.json")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +28,7 @@ README = ROOT / "README.md"
 @click.option("--from", "from_path", type=click.Path(path_type=Path, exists=True), help="Show a --json file.")
 @click.option("--cpu-time", is_flag=True, help="Show processor time: for a machine that is busy otherwise.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
-@click.option("--readme", is_flag=True, help="Write the tables into the README.")
+@click.option("--record", is_flag=True, help="Keep the run, and write its tables into the README.")
 @click.option("--update-sizes", is_flag=True, help="Measure tools/bench/sizes.toml anew, for review.")
 def main(
     sections: tuple[str, ...],
@@ -38,7 +39,7 @@ def main(
     from_path: Path | None,
     cpu_time: bool,
     markdown: bool,
-    readme: bool,
+    record: bool,
     update_sizes: bool,
 ) -> None:
     """Measure cmpk against its peers and its bars; SECTIONS limits what is measured."""
@@ -51,14 +52,15 @@ def main(
     else:
         results = measured(sections or tuple(SECTIONS), quick, turns, scratch)
     if json_path is not None:
-        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    if cpu_time:
-        results = by_cpu_time(results)
-    if readme:
-        if results.quick or cpu_time:
-            raise click.UsageError("the README takes a whole run, by the clock on the wall")
+        save(results, json_path)
+    if record:
+        if results.quick or not results.is_whole:
+            raise click.UsageError("only a whole run can be recorded")
+        save(results, RECORDED)
         text = README.read_text(encoding="utf-8")
         README.write_text(report.with_section(text, report.markdown(results)), encoding="utf-8")
+    if cpu_time:
+        results = by_cpu_time(results)
     if markdown:
         click.echo(report.markdown(results))
     else:
@@ -79,6 +81,11 @@ def measured(sections: tuple[str, ...], quick: bool, turns: int, scratch: Path) 
                 except BenchError as error:
                     raise click.ClickException(f"{name}: {error}") from error
     return results
+
+
+def save(results: Results, path: Path) -> None:
+    """Write all timings as JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
 
 
 def write_sizes(console: Console) -> None:

@@ -12,8 +12,8 @@ from .results import Case, Results, Timing
 
 __all__ = ["Table", "markdown", "show", "tables", "with_section"]
 
-BEGIN = "<!-- python -m tools.bench --readme: begin -->"
-END = "<!-- python -m tools.bench --readme: end -->"
+BEGIN = "<!-- python -m tools.bench --record: begin -->"
+END = "<!-- python -m tools.bench --record: end -->"
 
 _BUSY_CORES = 0.3
 """A load average above this share of the cores means that something else is running."""
@@ -99,7 +99,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _comparison(cases: list[Case]) -> Table:
-    title = "cmpk against zipnn's fastest way and safetensors' load and copy (above 1.00x, cmpk is faster)"
+    title = "Speed of cmpk over that of zipnn's fastest way, and of safetensors' load and copy"
     columns = ["recipe", "dtype", "threads", "load ÷ zipnn", "load ÷ safetensors", "pack ÷ zipnn", "ratio"]
     rows = []
     for case in cases:

@@ -149,6 +149,11 @@ class Results(msgspec.Struct):
     overhead: dict[str, Overhead] = {}
     memory: Memory | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no section was left out."""
+        return bool(self.cases and self.fresh and self.cold and self.overhead and self.memory)
+
 
 def by_cpu_time(results: Results) -> Results:
     """The same runs by processor time, where that says something: with one thread, and of whole processes.
