@@ -113,7 +113,7 @@ def test_another_process_writes_the_same_file(recipe: str) -> None:
         assert done.stdout.strip() == expected
 
 
-@pytest.mark.skipif(active_name() != "native", reason="the native kernels are not built")
+@pytest.mark.skipif(active_name() != "native", reason="the native kernels are not in use")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_kernels_make_no_difference(recipe: str) -> None:
     expected = hashlib.sha256(packed(model(), recipe=recipe)).hexdigest()
