@@ -19,12 +19,13 @@ import torch
 import cmpk
 import cmpk.torch
 from cmpk.archive import Archive, leaves_of
-from cmpk.codecs import Zstd
+from cmpk.codecs import Huffman, Zstd
 from cmpk.dtypes import TensorSpec
+from cmpk.encodings import FloatSplit
 from cmpk.encodings.base import Branch
 from cmpk.errors import CmpkError, CorruptStreamError, FormatError, SourceError, UnknownIdError
 from cmpk.format.manifest import leaves
-from tests.builders import PREAMBLE, archive, branch, file, footer, leaf, sealed, tensor, to_json
+from tests.builders import PREAMBLE, archive, branch, branch_of, file, footer, leaf, sealed, tensor, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -347,3 +348,26 @@ def test_damage_of_one_among_many_names_the_one() -> None:
     with pytest.raises(CorruptStreamError, match="tensor 'b'"):
         Archive(bytes(data)).read_into(outs)
     assert Archive(bytes(data)).read("a").tobytes() == good.numpy().tobytes()
+
+
+def lying_sources() -> bytes:
+    """Three split tensors; the streams of the second match their digests and break their codec's rules."""
+    numbers = np.random.default_rng(0).integers(0x3F00, 0x3F80, 2000, np.uint16).view(np.uint8)
+    encoded = FloatSplit().encode(numbers, TensorSpec("BF16", (2000,)), 0, 0)
+    good = branch_of("float_split", encoded, Huffman())
+    bad = branch("float_split", good["params"], **good["parts"])
+    bad["parts"] = {**good["parts"], "high": leaf(good["parts"]["high"]["stream"][:-1] + b"\xff", "huffman")}
+    return archive(
+        [tensor(name, "BF16", [2000], node) for name, node in (("a", good), ("b", bad), ("c", good))]
+    )
+
+
+def test_a_broken_rule_of_one_among_many_names_the_one() -> None:
+    opened = Archive(lying_sources())
+    opened.verify()
+    outs = {name: np.empty(4000, np.uint8) for name in opened}
+    with pytest.raises(CorruptStreamError, match="tensor 'b': codec 'huffman'"):
+        opened.read_into(outs)
+    with pytest.raises(CorruptStreamError, match="tensor 'b': codec 'huffman'"):
+        opened.read_range("b", 0, 2000)
+    assert opened.read("c").tobytes() == opened.read("a").tobytes()

@@ -137,6 +137,7 @@ def test_groups_that_are_not_as_promised_are_refused(group: bytes) -> None:
         ([3], grouped([1, 1], b"\0\1\0", b"a", b"b"), "the groups have 2 rows, the tensor has 3"),
         ([3], grouped([(1 << 63) - 1] * 2, b"\0\1\0", b"a", b"b"), "the tensor has 3"),
         ([0], grouped([1], b"", b"a"), "the tensor has 0"),
+        ([1 << 32], grouped([1 << 32], b"", b""), "rows exceed"),
         ([3], grouped([3], b"\0\0\0", b"abc", extra=1), "the parameters are"),
         ([3], branch("row_groups", {"rows": [3]}, **{"0": leaf(b"x"), "group": leaf(b"\0")}), "the parts"),
         ([3], branch("row_groups", {"rows": [3]}, group=leaf(b"\0\0\0")), "has the parts"),

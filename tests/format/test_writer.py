@@ -233,6 +233,18 @@ class TestAtomicFiles:
                 file.write(bytes(200_000))
             assert names_in(tmp_path) == []
 
+    def test_a_file_system_without_hard_links_will_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*paths: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        with atomic_file(tmp_path / "out", overwrite=False) as file:
+            file.write(b"content")
+        assert (tmp_path / "out").read_bytes() == b"content"
+        assert names_in(tmp_path) == ["out"]
+
     @pytest.mark.parametrize("name", ["", "/", ".", "no\0name"])
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_what_can_be_no_file_is_one_clear_error(self, name: str, overwrite: bool) -> None:

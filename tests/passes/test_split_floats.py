@@ -140,6 +140,13 @@ class TestNarrowFloats:
         assert sorted(map(str, kinds)) == ["", "BF16", "F16"]
         assert archive.nbytes < rows.nbytes * 0.75
 
+    def test_a_few_rows_in_half_precision_are_narrow_and_no_more(self) -> None:
+        rows = normal(1000, 64)
+        rows[[10, 500, 900, 901, 902]] = half(rows[[10, 500, 900, 901, 902]])
+        archive = packed(f32(rows), "F32", rows.shape)
+        narrow = [part for part in root(archive).parts.values() if part.encoding == "narrow"]
+        assert [part.parts["values"].encoding for part in narrow] == [""]
+
     def test_nan_payloads_that_fit_are_narrow_and_others_are_not(self) -> None:
         quiet = np.full(1000, 0x7FC00000, np.uint32) | RNG.integers(0, 64, 1000, np.uint32) << 16
         numbers = np.concatenate((quiet, RNG.integers(0, 1 << 16, 9000, np.uint32) << 16))
