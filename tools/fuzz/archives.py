@@ -229,7 +229,7 @@ class Archives:
 
     def _nest(self, content: Object, random: Random) -> None:
         """Put an encoding around a node, or take one away."""
-        nodes = [path for path in _paths(content) if _is_node(_get(content, path))]
+        nodes = [path for path in _paths(content) if path and _is_node(_get(content, path))]
         if not nodes:
             return
         path = random.choice(nodes)
