@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
+from typing import Final
 
 from cmpk.errors import RecipeError
 
-__all__ = ["check_known", "int_list", "integer", "share"]
+__all__ = ["check_known", "choice", "int_list", "integer", "number", "rows", "share"]
+
+_MAX: Final = sys.float_info.max
 
 
 def check_known(pass_id: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
@@ -62,3 +67,49 @@ def share(pass_id: str, options: Mapping[str, object], name: str, default: float
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a number within 0 to 1")
     return float(value)
+
+
+def number(
+    pass_id: str, options: Mapping[str, object], name: str, default: float, low: float, high: float = math.inf
+) -> float:
+    """A finite number within ``low .. high``.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, default)
+    # An integer may be too large for a float, which comparing it does not mind.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= min(high, _MAX):
+        limits = f"of {low} or more" if high == math.inf else f"within {low} to {high}"
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a number {limits}")
+    return float(value)
+
+
+def choice(pass_id: str, options: Mapping[str, object], name: str, values: tuple[str, ...]) -> str:
+    """One of some words, the first by default.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, values[0])
+    if not isinstance(value, str) or value not in values:
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; choose one of {', '.join(values)}")
+    return value
+
+
+def rows(pass_id: str, options: Mapping[str, object], name: str) -> list[int]:
+    """Numbers of rows, none by default.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, [])
+    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a list of rows, counted from 0")
+    return sorted(set(value))

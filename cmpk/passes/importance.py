@@ -1,0 +1,111 @@
+"""How much each weight matters: from its size, from calibration, or by chance as a baseline."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmpk.passes.weights import Statistics
+
+__all__ = ["METHODS", "ImportanceHistogram", "importance_of", "input_axis"]
+
+METHODS: Final = ("magnitude", "activation", "gradient", "taylor", "fisher", "random")
+
+_BITS: Final = 20
+"""Upper bits of a single-precision number that a bin of the histogram shares: 12 of the mantissa."""
+
+
+def importance_of(
+    method: str, name: str, weights: NDArray[np.float32], statistics: Statistics | None, seed: int = 0
+) -> NDArray[np.float32] | None:
+    """How much each weight matters.
+
+    Parameters
+    ----------
+    method : str
+        ``magnitude``: the absolute value (Han et al. 2015).
+        ``activation``: that times the root mean square of the input that it meets (Sun et al. 2023).
+        ``gradient``: root mean square of the gradient.
+        ``taylor``: absolute value of weight times gradient, the loss that its removal costs to
+        first order (Molchanov et al. 2017).
+        ``fisher``: F w² / 2 with the diagonal Fisher information F, the mean of g²: what the model's
+        output tells about the weight, in nats that are lost without it (Theis et al. 2018).
+        ``random``: uniform in 0 .. 1.
+    name : str
+        The tensor's name; different tensors draw different random numbers.
+    weights : float32 array
+    statistics : Statistics or None
+    seed : int
+
+    Returns
+    -------
+    float32 array of the weights' shape, none negative; None if the statistics lack what the method needs.
+    """
+    if method == "magnitude":
+        return np.abs(weights)
+    if method == "random":
+        drawn = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return drawn.random(weights.shape, np.float32)
+    if method == "activation":
+        scale = _input_rms(weights.shape, statistics)
+        return None if scale is None else np.abs(weights) * scale
+    squares = None if statistics is None else statistics.gradient_squares
+    if squares is None or squares.shape != weights.shape or not np.isfinite(squares).all():
+        return None
+    squares = np.maximum(squares, np.float32(0))
+    if method == "gradient":
+        return np.sqrt(squares)
+    if method == "taylor":
+        return np.sqrt(squares) * np.abs(weights)
+    return np.float32(0.5) * squares * weights * weights
+
+
+def input_axis(statistics: Statistics | None) -> int:
+    """The axis of a weight that runs along the module's input features."""
+    return 0 if statistics is not None and statistics.kind == "conv1d" else 1
+
+
+def _input_rms(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray[np.float32] | None:
+    """Root mean square of each input, in a shape that broadcasts against the weights."""
+    moment = None if statistics is None else statistics.second_moment
+    if statistics is None or moment is None or len(shape) < 2:
+        return None
+    diagonal = np.diagonal(moment) if moment.ndim == 2 else moment
+    kept = (shape[0], 1) if statistics.kind in ("conv1d", "embedding") else (1, *shape[1:])
+    if diagonal.size != np.prod(kept) or not np.isfinite(diagonal).all():
+        return None
+    return np.sqrt(np.maximum(diagonal, np.float32(0))).reshape(kept)
+
+
+class ImportanceHistogram:
+    """Importances of a whole model, tensor by tensor, in 8 MB.
+
+    Bins are the upper 20 bits of the numbers, sign aside: each spans a share of 2**-12 of its value.
+    """
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1 << _BITS, np.int64)
+
+    def add(self, importance: NDArray[np.float32]) -> None:
+        """Count the importances of one tensor; none may be negative or NaN."""
+        bits = np.ascontiguousarray(importance, np.float32).reshape(-1).view(np.uint32)
+        for start in range(0, len(bits), 1 << 18):
+            bins = (bits[start : start + (1 << 18)] & 0x7FFFFFFF) >> (31 - _BITS)
+            self._counts += np.bincount(bins, minlength=1 << _BITS)
+
+    def threshold(self, ratio: float) -> float:
+        """The number that a share of all importances lies below.
+
+        Of those counted at most ``ratio`` are below it, and what lacks is fewer than share the bin above:
+        numbers that are closer to each other than one in 4096.
+        """
+        occupied = np.flatnonzero(self._counts)
+        if not len(occupied):
+            return 0.0
+        reached = np.cumsum(self._counts)
+        n_bins = int(np.searchsorted(reached, ratio * float(reached[-1]), side="right"))
+        edge = np.uint32(min(n_bins, int(occupied[-1]) + 1) << (31 - _BITS)).view(np.float32)
+        return float(min(edge, np.finfo(np.float32).max))
