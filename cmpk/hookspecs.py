@@ -50,7 +50,10 @@ def cmpk_encodings() -> Sequence[Encoding]:
 
 @hookspec
 def cmpk_passes() -> Sequence[Pass]:
-    """Passes: what a tensor becomes. Not called where a model is only loaded."""
+    """Passes: what a tensor becomes. Not called where a model is only loaded.
+
+    One whose ``apply`` has no parameter ``statistics`` is called without calibration.
+    """
     return ()
 
 

@@ -7,7 +7,7 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,18 @@ import msgspec
 
 from cmpk import kernels
 from cmpk.archive import Archive
-from cmpk.codecs.base import Codec
+from cmpk.chain import Chain, read_only
+from cmpk.coding import Coded, Coder, decoded, node_of, stored_nbytes
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import PluginError, SourceError, blame
-from cmpk.estimates import estimate, expands_within, is_noise
 from cmpk.format import ByteSink, ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
-from cmpk.importers.base import ModelSource, SourceTensor, storable
+from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.importers.state_dict import StateDictSource, checked_metadata
 from cmpk.indexing import default_threads
-from cmpk.kernels.interface import U8, Buffer
-from cmpk.passes.base import Pass, Planned, Split
+from cmpk.kernels.interface import U8
 from cmpk.recipe import Recipe, load_recipe
-from cmpk.registry import Registry, codec_of, install_kernels, registry
+from cmpk.registry import Registry, install_kernels, registry
 from cmpk.version import __version__
 
 __all__ = ["PackReport", "Progress", "pack"]
@@ -40,8 +39,8 @@ Progress = Callable[[int, int], None]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
-_SKEWED_SHARE: Final = 1 / 8
-"""Where a byte takes less than a bit, runs of one value are long even without any order."""
+_MAX_NAMES: Final = 3
+"""Tensors that a note names."""
 
 _IN_FLIGHT_NBYTES: Final = 128 << 20
 """Tensors that are worked on at a time may have this many bytes in all; a larger one goes alone."""
@@ -136,7 +135,7 @@ def pack(
         n_files=len(manifest.files),
         sha256=footer.manifest_sha256.hex(),
         seconds=time.perf_counter() - started,
-        notes=source.notes,
+        notes=[*source.notes, *packer.notes],
     )
 
 
@@ -157,18 +156,22 @@ def _open_source(src: PathLike | Mapping[str, Any] | ModelSource, offers: Regist
 
 
 @dataclass(frozen=True, slots=True)
-class _CodedLeaf:
-    codec: str
-    stream: Buffer
+class _Packed:
+    """A tensor that is ready to be written.
 
+    Attributes
+    ----------
+    coded : Coded
+    source_digest, digest : str
+        BLAKE3 of its bytes as they came, and as they will be decoded.
+    left_alone : tuple of str
+        Passes that were to change it and did not.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _CodedBranch:
-    split: Split
-    parts: dict[str, _Coded]
-
-
-_Coded: TypeAlias = _CodedLeaf | _CodedBranch
+    coded: Coded
+    source_digest: str
+    digest: str
+    left_alone: tuple[str, ...] = ()
 
 
 class _Packer:
@@ -179,42 +182,40 @@ class _Packer:
         # Before a file is begun: an import of native code may lose the exit that a signal asks for.
         kernels.active()
         self.registry = registry()
+        self.notes: list[str] = []
         self._recipe = recipe
         self._jobs = max(1, jobs)
-        # Each with the plugin that it comes with, empty for cmpk's own.
-        self._codecs: list[tuple[Codec, str]] = [
-            (codec, self.registry.registered("codecs", codec.id).plugin)
-            for codec in map(codec_of, recipe.codecs)
-        ]
-        self._passes: list[tuple[Pass, Mapping[str, object], str]] = [
-            (found.item, options, found.plugin)
-            for pass_id, options in recipe.passes.items()
-            for found in [self.registry.registered("passes", pass_id)]
-        ]
+        self._coder = Coder(recipe, self.registry)
+        self._chain = Chain(recipe, self.registry)
         self._providers: dict[str, str] = {}
 
     def pack(self, source: ModelSource, writer: ContainerWriter, progress: Progress | None) -> Manifest:
         """Write all streams and return the manifest that describes them."""
         tensors: list[TensorEntry] = []
-        holders: dict[tuple[TensorSpec, str], str] = {}
+        holders: dict[tuple[TensorSpec, str, str], str] = {}
+        left_alone: dict[str, list[str]] = {}
         done = 0
-        for tensor, coded, digest in self._coded(source):
-            holder = holders.setdefault((tensor.spec, digest), tensor.name)
-            if coded is None:
+        for tensor, packed in self._packed(source):
+            if packed is None:
                 tensors.append(_alias(tensor, tensor.tied_to, tied=1))
-            elif holder != tensor.name and tensor.spec.nbytes and not tensor.shared:
-                tensors.append(_alias(tensor, holder, tied=0))
             else:
-                self._providers |= self._plugins_in(coded)
-                tensors.append(_entry(tensor, digest, _write(coded, writer)))
+                # Tensors that were equal may not be any more, and those that are may not have been.
+                holder = holders.setdefault((tensor.spec, packed.source_digest, packed.digest), tensor.name)
+                for pass_id in packed.left_alone:
+                    left_alone.setdefault(pass_id, []).append(tensor.name)
+                if holder != tensor.name and tensor.spec.nbytes and not tensor.shared:
+                    tensors.append(_alias(tensor, holder, tied=0))
+                else:
+                    self._providers |= self._coder.plugins_in(packed.coded)
+                    tensors.append(_entry(tensor, packed.digest, _write(packed.coded, writer)))
             # Views of one storage are more bytes than the file that they come from.
             done = min(done + tensor.spec.nbytes, source.nbytes)
             if progress is not None:
                 progress(done, source.nbytes)
-        files = [self._write_file(file.path, file.segments, file.literal, file.sha256, writer, tensors)
-                 for file in source.files()]  # fmt: skip
+        files = [self._write_file(file, writer, tensors) for file in source.files()]
         if progress is not None:
             progress(source.nbytes, source.nbytes)
+        self.notes = [_note_left_alone(pass_id, names) for pass_id, names in left_alone.items()]
         return Manifest(
             producer=f"cmpk {__version__}",
             recipe=self._recipe.name,
@@ -224,17 +225,13 @@ class _Packer:
             files=files,
         )
 
-    def _coded(self, source: ModelSource) -> Iterator[tuple[SourceTensor, _Coded | None, str]]:
-        """Tensors in order, coded by several threads at a time; None for one that is tied to another."""
+    def _packed(self, source: ModelSource) -> Iterator[tuple[SourceTensor, _Packed | None]]:
+        """Tensors in order, worked on by several threads at a time; None for one tied to another."""
         if self._jobs == 1:
             for tensor in storable(source):
-                yield (
-                    (tensor, None, "")
-                    if tensor.tied_to
-                    else (tensor, *self._code_tensor(tensor, tensor.read(), 1))
-                )
+                yield tensor, None if tensor.tied_to else self._pack_tensor(tensor, tensor.read(), 1)
             return
-        waiting: deque[tuple[SourceTensor, Future[tuple[_Coded, str]] | None]] = deque()
+        waiting: deque[tuple[SourceTensor, Future[_Packed] | None]] = deque()
         in_flight = 0
         pool = ThreadPoolExecutor(self._jobs)
         try:
@@ -247,7 +244,7 @@ class _Packer:
                 if not tensor.tied_to:
                     # The threads of the pool are shared by small tensors; a large one is nearly alone.
                     threads = self._jobs if nbytes > _IN_FLIGHT_NBYTES // 4 else 1
-                    future = pool.submit(self._code_tensor, tensor, tensor.read(), threads)
+                    future = pool.submit(self._pack_tensor, tensor, tensor.read(), threads)
                     in_flight += nbytes
                 waiting.append((tensor, future))
             while waiting:
@@ -256,140 +253,89 @@ class _Packer:
             # After an error or an interrupt nobody wants what is still to be coded, or being coded.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _code_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> tuple[_Coded, str]:
-        digest = blake3.blake3(data.data).hexdigest()
-        part = Part(tensor.spec, _read_only(data))
-        planned: Planned = part
-        pass_id = plugin = ""
-        for chosen, options, its_plugin in self._passes:
-            with blame(f"pass {chosen.id!r}", its_plugin):
-                found = chosen.apply(tensor.name, part, options)
-            if found is not None:
-                planned, pass_id, plugin = found, chosen.id, its_plugin
-                break
-        with blame(f"pass {pass_id!r}", plugin):
-            coded = self._code(planned, threads)
-        if planned is not part and _stored_nbytes(coded) > len(data) * (1 - self._recipe.min_saving):
+    def _pack_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> _Packed:
+        name = tensor.name
+        outcome = self._chain.apply(name, Part(tensor.spec, data))
+        with blame(f"pass {outcome.pass_id!r}", outcome.plugin):
+            coded = self._coder.code(outcome.planned, threads)
+        is_exact = outcome.is_exact
+        if outcome.planned is not outcome.part and not self._coder.pays(stored_nbytes(coded), len(data)):
             # What the pass found does not pay: noise in the types of its parts is noise all the same.
-            coded = self._smallest(part, threads)
-        self._check_readable(tensor.name, part, coded, plugin)
-        return coded, digest
+            coded, is_exact = self._coder.smallest(outcome.part, threads), True
+        result = outcome.part.data
+        plugins = {*outcome.plugins, *self._coder.plugins_in(coded).values()}
+        if not is_exact:
+            with _unreadable(name, plugins):
+                if plugins:
+                    self._coder.check_leaves(outcome.planned, coded)
+                result = decoded(coded, tensor.spec, threads)
+        source_digest = digest = blake3.blake3(data.data).hexdigest()
+        if result is not outcome.source.data:
+            digest = blake3.blake3(result.data).hexdigest()
+        if plugins:
+            self._check_readable(name, tensor.spec, coded, digest, plugins)
+        return _Packed(coded, source_digest, digest, outcome.left_alone)
 
-    def _code(self, planned: Planned, threads: int) -> _Coded:
-        if isinstance(planned, Split):
-            return _CodedBranch(
-                planned, {name: self._code(part, threads) for name, part in planned.parts.items()}
-            )
-        return self._smallest(planned, threads)
-
-    def _smallest(self, part: Part, threads: int) -> _CodedLeaf:
-        """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
-        data = part.data
-        # Each entry saves enough over the one before it to be worth its slower decoding.
-        chain: list[tuple[float, Codec, str, Buffer | None]] = []
-        limit = len(data) * (1 - self._recipe.min_saving)
-        for codec, plugin in () if is_noise(data) else self._codecs:
-            if codec.id == "raw" or not len(data):
-                continue
-            if part.is_memoryless and not codec.is_order0 and limit > len(data) * _SKEWED_SHARE:
-                continue
-            with blame(f"codec {codec.id!r}", plugin):
-                found = estimate(codec, data)
-            if found is not None and found.nbytes <= limit:
-                chain.append((limit, codec, plugin, found.stream))
-                limit = found.nbytes * (1 - self._recipe.min_saving)
-        for limit, codec, plugin, estimated in reversed(chain):
-            with blame(f"codec {codec.id!r}", plugin):
-                stream = codec.encode(data, threads) if estimated is None else estimated
-                view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
-            if view is not None and len(view) <= limit and expands_within(codec, len(view), len(data)):
-                return _CodedLeaf(codec.id, view)
-        return _CodedLeaf("raw", data)
-
-    def _plugins_in(self, coded: _Coded) -> dict[str, str]:
-        """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""
-        if isinstance(coded, _CodedLeaf):
-            plugin = self.registry.registered("codecs", coded.codec).plugin
-            return {coded.codec: plugin} if plugin else {}
-        plugin = self.registry.registered("encodings", coded.split.encoding).plugin
-        found = {coded.split.encoding: plugin} if plugin else {}
-        for part in coded.parts.values():
-            found |= self._plugins_in(part)
-        return found
-
-    def _check_readable(self, name: str, part: Part, coded: _Coded, pass_plugin: str = "") -> None:
+    def _check_readable(
+        self, name: str, spec: TensorSpec, coded: Coded, digest: str, plugins: Iterable[str]
+    ) -> None:
         """Read back what a plugin had a hand in, before it is written; cmpk's own is held by its tests."""
-        plugins = {pass_plugin, *self._plugins_in(coded).values()} - {""}
-        if not plugins:
-            return
         sink = io.BytesIO()
         writer = ContainerWriter(sink)
-        try:
-            entry = TensorEntry(
-                name=name,
-                dtype=part.spec.dtype,
-                shape=part.spec.shape,
-                blake3=blake3.blake3(part.data.data).hexdigest(),
-                data=_write(coded, writer),
-            )
+        with _unreadable(name, plugins):
+            node = _write(coded, writer)
+            entry = TensorEntry(name=name, dtype=spec.dtype, shape=spec.shape, blake3=digest, data=node)
             writer.finish(Manifest(producer="", tensors=[entry]))
             with Archive(sink.getvalue()) as archive:
                 archive.verify(deep=True)
-        except Exception as error:
-            names = " and ".join(sorted(plugins))
-            raise PluginError(f"what {names} made of {name!r} can't be read back: {error}") from error
 
-    def _write_file(
-        self,
-        path: str,
-        segments: list[Any],
-        literal: U8,
-        sha256: str,
-        writer: ContainerWriter,
-        tensors: list[TensorEntry],
-    ) -> FileEntry:
+    def _write_file(self, file: SourceFile, writer: ContainerWriter, tensors: list[TensorEntry]) -> FileEntry:
         node = None
+        literal = read_only(file.literal)
         if len(literal):
-            part = Part(TensorSpec("U8", (len(literal),)), _read_only(literal))
-            coded = self._smallest(part, self._jobs)
-            self._check_readable(path, part, coded)
-            self._providers |= self._plugins_in(coded)
+            spec = TensorSpec("U8", (len(literal),))
+            coded = self._coder.smallest(Part(spec, literal), self._jobs)
+            plugins = self._coder.plugins_in(coded)
+            if plugins:
+                digest = blake3.blake3(literal.data).hexdigest()
+                self._check_readable(file.path, spec, coded, digest, plugins.values())
+                self._providers |= plugins
             node = _write(coded, writer)
         nbytes = len(literal) + sum(
             TensorSpec(entry.dtype, entry.shape).nbytes
-            for segment in segments
+            for segment in file.segments
             for entry in tensors[segment.first : segment.first + segment.count]
         )
-        return FileEntry(path=path, nbytes=nbytes, sha256=sha256, segments=segments, literal=node)
+        return FileEntry(
+            path=file.path, nbytes=nbytes, sha256=file.sha256, segments=file.segments, literal=node
+        )
 
 
-def _finished(
-    tensor: SourceTensor, future: Future[tuple[_Coded, str]] | None
-) -> tuple[SourceTensor, _Coded | None, str]:
-    return (tensor, None, "") if future is None else (tensor, *future.result())
+@contextlib.contextmanager
+def _unreadable(name: str, plugins: Iterable[str]) -> Iterator[None]:
+    """Name the plugins, if there are any, in whatever is raised while a tensor is read back."""
+    try:
+        yield
+    except Exception as error:
+        names = " and ".join(sorted(set(plugins)))
+        if not names:
+            raise
+        raise PluginError(f"what {names} made of {name!r} can't be read back: {error}") from error
 
 
-def _stored_nbytes(coded: _Coded) -> int:
-    """Bytes of all streams of a tree."""
-    if isinstance(coded, _CodedLeaf):
-        return len(coded.stream)
-    return sum(_stored_nbytes(part) for part in coded.parts.values())
+def _finished(tensor: SourceTensor, future: Future[_Packed] | None) -> tuple[SourceTensor, _Packed | None]:
+    return tensor, None if future is None else future.result()
 
 
-def _read_only(data: U8) -> U8:
-    """The same bytes, safe from passes and codecs that would work in place."""
-    view = data.view()
-    view.flags.writeable = False
-    return view
+def _write(coded: Coded, writer: ContainerWriter) -> Node:
+    return node_of(coded, writer.add_stream)
 
 
-def _write(coded: _Coded, writer: ContainerWriter) -> Node:
-    """Write the streams of a tree and return its node."""
-    if isinstance(coded, _CodedLeaf):
-        return writer.add_stream(coded.codec, coded.stream)
-    split = coded.split
-    parts = {name: _write(part, writer) for name, part in coded.parts.items()}
-    return Node(encoding=split.encoding, params=dict(sorted(split.params.items())), parts=parts)
+def _note_left_alone(pass_id: str, names: list[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMES]) + (
+        f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    )
+    return f"pass {pass_id!r} can do nothing for {len(names)} tensors, which it left as they are: {shown}"
 
 
 def _entry(tensor: SourceTensor, digest: str, node: Node) -> TensorEntry:

@@ -14,7 +14,7 @@ from cmpk.format.layout import MAX_EXPANSION, MAX_TENSOR_NBYTES
 from cmpk.format.manifest import Manifest, Node, TensorEntry
 from cmpk.registry import find, registry
 
-__all__ = ["require_installed", "resolve_files", "resolve_tensors"]
+__all__ = ["require_installed", "resolve_files", "resolve_tensors", "resolve_tree"]
 
 _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -59,6 +59,17 @@ def resolve_files(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Store
         except FormatError as error:
             raise FormatError(f"file {file.path!r}: {error}") from None
     return literals
+
+
+def resolve_tree(node: Node, spec: TensorSpec, offsets: Iterator[int]) -> Stored:
+    """The tree of one node, whose streams are where ``offsets`` says.
+
+    Raises
+    ------
+    FormatError
+        As `resolve_tensors`.
+    """
+    return _Resolver(offsets).resolve(node, spec)
 
 
 def require_installed(stored: Stored, what: str, providers: dict[str, str]) -> None:

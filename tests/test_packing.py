@@ -25,7 +25,7 @@ from cmpk.archive import Archive
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.errors import DestinationError, RecipeError, SourceError, UnknownIdError
 from cmpk.importers import ModelSource, SourceTensor
-from cmpk.recipe import Recipe
+from cmpk.recipe import PassUse, Recipe, Rule
 from tests.builders import Bytes
 
 RECIPES = ["lossless", "lossless-max"]
@@ -392,7 +392,7 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path, source: str, problem: 
 
 def test_a_pass_that_a_recipe_names_must_be_installed() -> None:
     with pytest.raises(UnknownIdError, match="no pass is called 'prune'"):
-        cmpk.torch.save({"a": torch.ones(3)}, recipe=Recipe("r", passes={"prune": {}}))
+        cmpk.torch.save({"a": torch.ones(3)}, recipe=Recipe("r", rules=(Rule((PassUse("prune"),)),)))
 
 
 @pytest.mark.parametrize("min_saving", [0.0, 0.5, 0.9])

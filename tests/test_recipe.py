@@ -10,7 +10,7 @@ import pytest
 import cmpk.numpy
 from cmpk.archive import Archive
 from cmpk.errors import RecipeError, UnknownIdError
-from cmpk.recipe import Recipe, builtin_names, load_recipe
+from cmpk.recipe import PassUse, Recipe, Rule, builtin_names, load_recipe
 
 WEIGHTS = {"a": np.random.default_rng(0).standard_normal(20_000).astype(np.float32)}
 
@@ -42,7 +42,7 @@ def test_a_file_is_read_by_its_path(tmp_path: Path) -> None:
         recipe = load_recipe(given)
         assert (recipe.name, recipe.summary, recipe.min_saving) == ("mine", "ü", 0.02)
         assert recipe.codecs == ("raw", "huffman", "zstd:7")
-        assert recipe.passes == {"split_floats": {"max_groups": 2}}
+        assert recipe.rules == (Rule((PassUse("split_floats", {"max_groups": 2}),)),)
     archive = Archive(cmpk.numpy.save(WEIGHTS, recipe=path))
     assert archive.manifest.recipe == "mine"
     assert archive.read("a").tobytes() == WEIGHTS["a"].tobytes()
@@ -58,7 +58,7 @@ def test_an_empty_file_is_a_recipe_that_stores_everything_as_it_is(tmp_path: Pat
     [
         ("codecs = ", "recipe 'mine'"),
         ("codecs = " + "[" * 100_000, "recipe 'mine'"),
-        ("codec = []", "unknown entry 'codec'; known are summary, codecs, min_saving, passes"),
+        ("codec = []", "unknown entry 'codec'; known are summary, codecs, min_saving, passes, rules"),
         ('codecs = "huffman"', "codecs must not be 'huffman'"),
         ("codecs = [1]", "list of ids"),
         ('min_saving = "a"', "min_saving must not be"),

@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Encoded, Part
 from cmpk.format.manifest import Params
 
-__all__ = ["Pass", "Planned", "Split", "branch"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Pass", "Planned", "Split", "Statistics", "branch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +36,69 @@ def branch(encoding: str, spec: TensorSpec, encoded: Encoded, **replaced: Planne
     return Split(encoding, spec, encoded.params, {**encoded.parts, **replaced})
 
 
+class Statistics(Protocol):
+    """What calibration knows of a tensor.
+
+    Attributes
+    ----------
+    kind : str
+        The module that the tensor is the weight of: ``linear``, ``conv``, ``conv1d``, ``embedding``.
+    count : int
+        How many inputs were seen.
+    second_moment : float32 array, shape (in_features, in_features) or (in_features,); or None
+        Of the module's input, or its diagonal.
+    gradient_squares : float32 array, shape of the tensor; or None
+    """
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def count(self) -> int: ...  # noqa: D102
+    @property
+    def second_moment(self) -> NDArray[np.float32] | None: ...  # noqa: D102
+    @property
+    def gradient_squares(self) -> NDArray[np.float32] | None: ...  # noqa: D102
+
+
 class Pass(ABC):
-    """One decision about one tensor. Pure: no state, no reading of the model."""
+    """One decision about one tensor. Pure: no state, no reading of the model.
+
+    Attributes
+    ----------
+    id : str
+        Its name in recipes.
+    is_lossless : bool
+        Whether what it makes always decodes to the bytes that it was given. Packing then need not
+        decode it to find out; of a plugin, it is held to that.
+    """
 
     id: ClassVar[str]
+    is_lossless: ClassVar[bool] = False
 
     @abstractmethod
-    def apply(self, name: str, part: Part, options: Mapping[str, object]) -> Planned | None:
+    def apply(
+        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
+    ) -> Planned | None:
         """Decide what a tensor becomes.
+
+        A pass whose ``apply`` does not take ``statistics`` is called without.
 
         Parameters
         ----------
         name : str
             The tensor's name.
         part : Part
-            Its type, shape and bytes.
+            Its type, shape and bytes, as the passes before have left them.
         options : mapping
-            The pass's table in the recipe.
+            The pass's entry in the recipe.
+        statistics : Statistics, optional
+            What calibration knows of it.
 
         Returns
         -------
-        Planned or None
-            The tree to store; None to leave the tensor to the next pass.
+        Part, Split or None
+            A part of the same type and shape: other values, which go on to the next pass. A split: how
+            the tensor is stored, which ends the chain. None: left alone, for the next pass.
 
         Raises
         ------

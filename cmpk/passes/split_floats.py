@@ -21,7 +21,7 @@ from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
 from cmpk.encodings.row_groups import MAX_GROUPS, MAX_ROWS
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8
-from cmpk.passes.base import Pass, Planned, branch
+from cmpk.passes.base import Pass, Planned, Statistics, branch
 from cmpk.passes.options import check_known, int_list, integer, share
 
 __all__ = ["SplitFloats"]
@@ -75,8 +75,11 @@ class SplitFloats(Pass):
     """
 
     id: ClassVar[str] = "split_floats"
+    is_lossless: ClassVar[bool] = True
 
-    def apply(self, name: str, part: Part, options: Mapping[str, object]) -> Planned | None:
+    def apply(
+        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
+    ) -> Planned | None:
         """See `Pass.apply`."""
         check_known(self.id, options, _Options._fields)
         chosen = _Options(

@@ -11,12 +11,12 @@ import pytest
 import cmpk
 import cmpk.numpy
 from cmpk.format import ContainerWriter, Manifest, TensorEntry
-from cmpk.recipe import Recipe
+from cmpk.recipe import PassUse, Recipe, Rule
 from tests.plugins.packages import FLIP, NIBBLES, Install
 
 RUNS = np.repeat(np.arange(200, dtype=np.uint8), 10).reshape(20, 100)
 FLIPS = Recipe("flips", codecs=("raw", "flip"))
-HALVES = Recipe("halves", codecs=("raw", "zstd"), passes={"halve": {}})
+HALVES = Recipe("halves", codecs=("raw", "zstd"), rules=(Rule((PassUse("halve"),)),))
 
 
 @pytest.fixture
@@ -169,15 +169,15 @@ def test_a_codec_is_checked_on_attachments_as_well(install: Install, tmp_path: P
     ("line", "message"),
     [
         ("raise KeyError('rule')", "^pass 'halve' of cmpk-nibbles 1.0 failed: KeyError: 'rule'$"),
-        ("return 5", "^pass 'halve' of cmpk-nibbles 1.0 failed: AttributeError: "),
+        ("return 5", "^pass 'halve' made of 'runs' neither a tensor of its type and shape nor a split$"),
         ("part.data[:] = 0", "^pass 'halve' of cmpk-nibbles 1.0 failed: ValueError: .*read-only"),
         (
-            "return Part(part.spec, part.data & 1)",
-            "^what cmpk-nibbles 1.0 made of 'runs' can't be read back: ",
+            "return Part(part.spec, part.data[:5])",
+            "^pass 'halve' made of 'runs' neither a tensor of its type and shape nor a split$",
         ),
         (
-            "return Part(part.spec, part.data[:5])",
-            "^what cmpk-nibbles 1.0 made of 'runs' can't be read back: ",
+            "return Part(TensorSpec('U8', (2000,)), part.data)",
+            "^pass 'halve' made of 'runs' neither a tensor of its type and shape nor a split$",
         ),
         ("return branch('unheard-of', part.spec, Encoded({}, {}))", "no encoding is called 'unheard-of'"),
         (
@@ -229,7 +229,7 @@ def test_a_plugin_that_works_writes_the_same_file_with_any_number_of_threads(
 ) -> None:
     install("cmpk-flip", FLIP)
     install("cmpk-nibbles", NIBBLES)
-    both = Recipe("both", codecs=("raw", "flip"), passes={"halve": {}})
+    both = Recipe("both", codecs=("raw", "flip"), rules=(Rule((PassUse("halve"),)),))
     files = []
     for jobs in (1, 2, 5):
         path = tmp_path / f"{jobs}.cmpk"
@@ -239,3 +239,35 @@ def test_a_plugin_that_works_writes_the_same_file_with_any_number_of_threads(
     with cmpk.open(tmp_path / "1.cmpk") as archive:
         archive.verify(deep=True)
         assert archive.manifest.providers == {"flip": "cmpk-flip 1.0", "nibbles": "cmpk-nibbles 1.0"}
+
+
+def test_a_pass_of_a_plugin_may_change_values(install: Install, tmp_path: Path) -> None:
+    install("cmpk-nibbles", with_first_line(NIBBLES, "apply", "return Part(part.spec, part.data & 15)"))
+    cmpk.pack({"runs": RUNS}, tmp_path / "halves.cmpk", recipe=HALVES)
+    with cmpk.open(tmp_path / "halves.cmpk") as archive:
+        archive.verify(deep=True)
+        assert archive.read("runs").tobytes() == (RUNS & 15).tobytes()
+
+
+def test_a_split_of_a_plugin_may_change_values(install: Install, tmp_path: Path) -> None:
+    install("cmpk-nibbles", NIBBLES.replace("part.data & 15", "part.data & 14"))
+    cmpk.pack({"runs": RUNS}, tmp_path / "halves.cmpk", recipe=HALVES)
+    with cmpk.open(tmp_path / "halves.cmpk") as archive:
+        archive.verify(deep=True)
+        assert archive.entry("runs").data.encoding == "nibbles"
+        assert archive.read("runs").tobytes() == (RUNS & 254).tobytes()
+
+
+def test_a_pass_that_says_it_is_lossless_is_held_to_it(install: Install, tmp_path: Path) -> None:
+    code = NIBBLES.replace('id = "halve"', 'id = "halve"\n    is_lossless = True')
+    install("cmpk-nibbles", code.replace("part.data & 15", "part.data & 14"))
+    with pytest.raises(cmpk.PluginError, match=r"what cmpk-nibbles 1\.0 made of 'runs' can't be read back"):
+        cmpk.pack({"runs": RUNS}, tmp_path / "halves.cmpk", recipe=HALVES)
+
+
+def test_a_codec_is_held_to_its_bytes_whatever_passes_do(install: Install, tmp_path: Path) -> None:
+    install("cmpk-flip", with_first_line(FLIP, "decode_range", "out[:] = 0; return"))
+    install("cmpk-nibbles", NIBBLES.replace("part.data & 15", "part.data & 14"))
+    both = Recipe("both", codecs=("raw", "flip"), rules=(Rule((PassUse("halve"),)),))
+    with pytest.raises(cmpk.PluginError, match="does not give back the bytes that it was given"):
+        cmpk.pack({"runs": RUNS}, tmp_path / "halves.cmpk", recipe=both)

@@ -10,7 +10,7 @@ import pytest
 
 import cmpk
 import cmpk.numpy
-from cmpk.recipe import Recipe
+from cmpk.recipe import PassUse, Recipe, Rule
 from cmpk.registry import registry
 from tests.plugins.packages import FLIP, NIBBLES, Install
 
@@ -34,7 +34,7 @@ def nibbles_file(install: Install, site: Path, tmp_path: Path) -> Path:
     """A file that needs the encoding of a plugin that has since been uninstalled."""
     install("cmpk-nibbles", NIBBLES)
     path = tmp_path / "nibbles.cmpk"
-    recipe = Recipe("halves", codecs=("raw", "zstd"), passes={"halve": {}})
+    recipe = Recipe("halves", codecs=("raw", "zstd"), rules=(Rule((PassUse("halve"),)),))
     cmpk.pack({"runs": RUNS, "step": STEP}, path, recipe=recipe)
     uninstall(site)
     return path

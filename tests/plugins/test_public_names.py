@@ -32,8 +32,8 @@ PUBLIC = {
     "cmpk.kernels": "BUILT_IN active active_name built_in register requested",
     "cmpk.kernels.interface": "Buffer FLOAT_LAYOUTS FUSED_CODECS FloatJob KernelBackend Source U8",
     "cmpk.numpy": "load load_file read_array save save_file",
-    "cmpk.passes": "Pass Planned Split SplitFloats",
-    "cmpk.recipe": "Recipe builtin_names load_recipe",
+    "cmpk.passes": "Pass Planned Split SplitFloats Statistics",
+    "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",
     "cmpk.registry": """
         Origin PluginProblem Registered Registry builtin_registry codec_of find install_kernels
         registry

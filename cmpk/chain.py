@@ -1,0 +1,141 @@
+"""The passes of a recipe's rules, one after another, on one tensor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cmpk.encodings.base import Part
+from cmpk.errors import PassError, blame
+from cmpk.kernels.interface import U8
+from cmpk.passes.base import Pass, Planned, Split, Statistics
+from cmpk.recipe import PassUse, Recipe
+from cmpk.registry import Registry
+
+__all__ = ["Chain", "Outcome", "read_only"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the passes made of a tensor.
+
+    Attributes
+    ----------
+    source : Part
+        The tensor as it came.
+    part : Part
+        As the passes that change values left it; ``source`` if none did.
+    planned : Part or Split
+        How it is stored; ``part`` if no pass said.
+    is_exact : bool
+        Whether ``planned`` is sure to decode to ``part``.
+    pass_id, plugin : str
+        The pass that said how it is stored, and the plugin that offers it; empty if there is none.
+    plugins : tuple of str
+        Those that offer passes which had a hand in it.
+    left_alone : tuple of str
+        The passes that were to change it and did not.
+    """
+
+    source: Part
+    part: Part
+    planned: Planned
+    is_exact: bool = True
+    pass_id: str = ""
+    plugin: str = ""
+    plugins: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    item: Pass
+    options: Mapping[str, object]
+    plugin: str
+    takes_statistics: bool
+
+
+class Chain:
+    """A recipe's passes at work; may be used by several threads.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    offers : Registry
+
+    Raises
+    ------
+    UnknownIdError
+        If a pass is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, offers: Registry) -> None:
+        self._rules = [(rule, [_step(use, offers) for use in rule.passes]) for rule in recipe.rules]
+
+    def apply(self, name: str, source: Part, statistics: Statistics | None = None) -> Outcome:
+        """Send a tensor through the passes of the first rule that matches it.
+
+        Raises
+        ------
+        PassError
+            If a pass makes a tensor of another type, shape or size.
+        PluginError
+            If a plugin's pass fails.
+        """
+        part = source = Part(source.spec, read_only(source.data))
+        plugins: list[str] = []
+        left_alone: list[str] = []
+        for step in self._steps_for(name, source, statistics):
+            pass_id = step.item.id
+            with blame(f"pass {pass_id!r}", step.plugin):
+                found = _applied(step, name, part, statistics)
+            if found is None:
+                if not step.item.is_lossless:
+                    left_alone.append(pass_id)
+                continue
+            if step.plugin:
+                plugins.append(step.plugin)
+            if isinstance(found, Split):
+                is_exact = step.item.is_lossless
+                return Outcome(
+                    source, part, found, is_exact, pass_id, step.plugin, tuple(plugins), tuple(left_alone)
+                )
+            made = _checked(found, part, name, pass_id)
+            if step.item.is_lossless and made.data.tobytes() != part.data.tobytes():
+                raise PassError(f"pass {pass_id!r} says that it is lossless, and changes {name!r}")
+            part = made
+        return Outcome(source, part, part, plugins=tuple(plugins), left_alone=tuple(left_alone))
+
+    def _steps_for(self, name: str, source: Part, statistics: Statistics | None) -> list[_Step]:
+        module = statistics.kind if statistics else ""
+        return next((steps for rule, steps in self._rules if rule.matches(name, source.spec, module)), [])
+
+
+def read_only(data: U8) -> U8:
+    """The same bytes, safe from passes and codecs that would work in place."""
+    view = data.view()
+    view.flags.writeable = False
+    return view
+
+
+def _step(use: PassUse, offers: Registry) -> _Step:
+    found = offers.registered("passes", use.id)
+    parameters = inspect.signature(found.item.apply).parameters.values()
+    takes_statistics = any(p.name == "statistics" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return _Step(found.item, use.options, found.plugin, takes_statistics)
+
+
+def _applied(step: _Step, name: str, part: Part, statistics: Statistics | None) -> Planned | None:
+    if step.takes_statistics:
+        return step.item.apply(name, part, step.options, statistics=statistics)
+    return step.item.apply(name, part, step.options)
+
+
+def _checked(made: object, given: Part, name: str, pass_id: str) -> Part:
+    """A part that a pass made, if it can stand in the place of the one that it was given."""
+    if not isinstance(made, Part) or made.spec != given.spec or len(made.data) != given.spec.nbytes:
+        raise PassError(
+            f"pass {pass_id!r} made of {name!r} neither a tensor of its type and shape nor a split"
+        )
+    return Part(made.spec, read_only(made.data), made.is_memoryless)

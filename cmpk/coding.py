@@ -1,0 +1,174 @@
+"""From planned trees to coded ones: the codec that pays best for every leaf, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from cmpk.codecs.base import Codec
+from cmpk.dtypes import TensorSpec
+from cmpk.encodings.base import Decoder, Part, allocate
+from cmpk.errors import CorruptStreamError, blame
+from cmpk.estimates import estimate, expands_within, is_noise
+from cmpk.format.manifest import Node, Params
+from cmpk.kernels.interface import U8, Buffer
+from cmpk.passes.base import Planned, Split
+from cmpk.recipe import Recipe
+from cmpk.registry import Registry, codec_of
+from cmpk.resolve import resolve_tree
+
+__all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "stored_nbytes"]
+
+_SKEWED_SHARE: Final = 1 / 8
+"""Where a byte takes less than a bit, runs of one value are long even without any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodedLeaf:
+    """A stream, and the codec that made it."""
+
+    codec: str
+    stream: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class CodedBranch:
+    """An encoding, and its parts with all streams coded."""
+
+    encoding: str
+    params: Params
+    parts: dict[str, Coded]
+
+
+Coded: TypeAlias = CodedLeaf | CodedBranch
+
+
+class Coder:
+    """A recipe's codecs at work; may be used by several threads.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    offers : Registry
+
+    Raises
+    ------
+    UnknownIdError
+        If a codec is not installed.
+    """
+
+    def __init__(self, recipe: Recipe, offers: Registry) -> None:
+        self._registry = offers
+        self._min_saving = recipe.min_saving
+        # Each with the plugin that it comes with, empty for cmpk's own.
+        self._codecs: list[tuple[Codec, str]] = [
+            (codec, offers.registered("codecs", codec.id).plugin) for codec in map(codec_of, recipe.codecs)
+        ]
+
+    def pays(self, nbytes: int, instead_of: int) -> bool:
+        """Whether a size is enough below another to be worth it, as the recipe has it."""
+        return nbytes <= instead_of * (1 - self._min_saving)
+
+    def code(self, planned: Planned, threads: int = 1) -> Coded:
+        """Code all streams of a planned tree."""
+        if isinstance(planned, Split):
+            parts = {name: self.code(part, threads) for name, part in planned.parts.items()}
+            return CodedBranch(planned.encoding, planned.params, parts)
+        return self.smallest(planned, threads)
+
+    def smallest(self, part: Part, threads: int = 1) -> CodedLeaf:
+        """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
+        data = part.data
+        # Each entry saves enough over the one before it to be worth its slower decoding.
+        chain: list[tuple[float, Codec, str, Buffer | None]] = []
+        limit = len(data) * (1 - self._min_saving)
+        for codec, plugin in () if is_noise(data) else self._codecs:
+            if codec.id == "raw" or not len(data):
+                continue
+            if part.is_memoryless and not codec.is_order0 and limit > len(data) * _SKEWED_SHARE:
+                continue
+            with blame(f"codec {codec.id!r}", plugin):
+                found = estimate(codec, data)
+            if found is not None and found.nbytes <= limit:
+                chain.append((limit, codec, plugin, found.stream))
+                limit = found.nbytes * (1 - self._min_saving)
+        for limit, codec, plugin, estimated in reversed(chain):
+            with blame(f"codec {codec.id!r}", plugin):
+                stream = codec.encode(data, threads) if estimated is None else estimated
+                view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
+            if view is not None and len(view) <= limit and expands_within(codec, len(view), len(data)):
+                return CodedLeaf(codec.id, view)
+        return CodedLeaf("raw", data)
+
+    def plugins_in(self, coded: Coded) -> dict[str, str]:
+        """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""
+        if isinstance(coded, CodedLeaf):
+            plugin = self._registry.registered("codecs", coded.codec).plugin
+            return {coded.codec: plugin} if plugin else {}
+        plugin = self._registry.registered("encodings", coded.encoding).plugin
+        found = {coded.encoding: plugin} if plugin else {}
+        for part in coded.parts.values():
+            found |= self.plugins_in(part)
+        return found
+
+    def check_leaves(self, planned: Planned, coded: Coded) -> None:
+        """Check that codecs of plugins give back what they were given.
+
+        Raises
+        ------
+        CorruptStreamError
+            If one does not.
+        """
+        if isinstance(planned, Split):
+            if isinstance(coded, CodedBranch):
+                for name, part in planned.parts.items():
+                    self.check_leaves(part, coded.parts[name])
+        elif self.plugins_in(coded) and decoded(coded, planned.spec).tobytes() != planned.data.tobytes():
+            raise CorruptStreamError("a codec does not give back the bytes that it was given")
+
+
+def node_of(coded: Coded, add_stream: Callable[[str, Buffer], Node]) -> Node:
+    """The node of a tree; its streams are given, in file order, to a function that makes leaves of them."""
+    if isinstance(coded, CodedLeaf):
+        return add_stream(coded.codec, coded.stream)
+    parts = {name: node_of(part, add_stream) for name, part in coded.parts.items()}
+    return Node(encoding=coded.encoding, params=dict(sorted(coded.params.items())), parts=parts)
+
+
+def stored_nbytes(coded: Coded) -> int:
+    """Bytes of all streams of a tree."""
+    if isinstance(coded, CodedLeaf):
+        return len(coded.stream)
+    return sum(stored_nbytes(part) for part in coded.parts.values())
+
+
+def decoded(coded: Coded, spec: TensorSpec, threads: int = 1) -> U8:
+    """The bytes that a reader will make of a tree, by the same way as from a file.
+
+    Parameters
+    ----------
+    coded : Coded
+    spec : TensorSpec
+        Type and shape of the whole.
+    threads : int
+
+    Raises
+    ------
+    FormatError
+        If no reader would take it.
+    """
+    streams: list[memoryview] = []
+
+    def add_stream(codec: str, stream: Buffer) -> Node:
+        streams.append(memoryview(stream).cast("B"))  # type: ignore[arg-type]
+        return Node(codec=codec, nbytes=len(streams[-1]))
+
+    node = node_of(coded, add_stream)
+    # Instead of a place in a file each leaf has one in the list.
+    stored = resolve_tree(node, spec, iter(range(len(streams))))
+    decoder = Decoder(lambda leaf: streams[leaf.offset], threads)
+    out = allocate(spec.nbytes)
+    decoder.decode_into(stored, 0, spec.numel, out)
+    decoder.flush()
+    return out
