@@ -17,6 +17,8 @@ class BitpackStream {
   // Checks the whole stream; throws CorruptStream. The bytes must outlive the object.
   BitpackStream(Bytes stream, std::uint64_t n);
 
+  unsigned width() const { return width_; }
+
   // Decodes symbols start .. stop - 1 to `out`.
   void decode(std::uint64_t start, std::uint64_t stop, std::uint8_t* out) const;
 

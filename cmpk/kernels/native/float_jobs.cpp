@@ -2,6 +2,7 @@
 #include "float_jobs.hpp"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "memory.hpp"
@@ -16,14 +17,24 @@ namespace {
 // few enough for the second-level cache.
 constexpr std::uint64_t kPiece = std::uint64_t{1} << 17;
 // Elements merged at a time: with what is made of them, they fit the first-level cache.
-constexpr std::size_t kBlock = 1024;
+constexpr std::size_t kBlock = 2048;
+// Rows of fewer elements are merged aside and copied: that many make up for a call.
+constexpr std::uint64_t kMinRowElements = 64;
+
+// Whether one of n bytes has a bit beyond the lowest `nbits`.
+bool any_bit_above(const std::uint8_t* octets, std::size_t n, unsigned nbits) {
+  std::uint8_t bits = 0;
+  for (std::size_t i = 0; i < n; ++i) bits |= octets[i];
+  return bits >> nbits;
+}
 
 // What a thread needs for itself.
 struct Workspace {
   PartTables tables;
   std::unique_ptr<std::uint8_t[]> parts{new std::uint8_t[(1 + kMaxRest) * kPiece]};
+  std::uint8_t blocks[(1 + kMaxRest) * kBlock];
   std::uint8_t merged[kBlock * 8];
-  std::uint8_t widened[kBlock * 8];
+  std::uint8_t aside[kBlock * 8];
 };
 
 // A job whose numbers are known to fit together.
@@ -36,28 +47,47 @@ class PreparedJob {
   void run_piece(std::uint64_t piece, Workspace& workspace) const;
 
  private:
+  // Where the symbols of each part are.
+  using Symbols = std::array<const std::uint8_t*, 1 + kMaxRest>;
+
+  // A place in the output: a column of one of the rows that are wanted.
+  struct Place {
+    std::uint64_t row;
+    std::uint64_t column;
+    std::uint64_t row_elements;
+  };
+
   void check_rows() const;
   void check_exceptions() const;
-  void run_block(std::uint64_t start, std::size_t n, const std::uint8_t* high, const std::uint8_t* const* rest,
+  void run_block(std::uint64_t start, std::size_t n, Symbols parts, Place& place, Workspace& workspace) const;
+  void merge_run(std::uint64_t start, std::size_t n, const Symbols& parts, std::uint8_t* out,
                  Workspace& workspace) const;
+  Place place_of(std::uint64_t element) const;
+  std::uint8_t* out_of(const Place& place) const;
+  static void advance(Place& place, std::size_t n);
   std::size_t first_exception(std::uint64_t element) const;
   void apply_exceptions(std::uint64_t start, std::size_t n, std::uint8_t* elements) const;
   bool exceeds(std::uint64_t start, std::size_t n, const std::uint8_t* high) const;
-  void scatter(std::uint64_t start, std::size_t n, const std::uint8_t* elements) const;
+  void scatter(std::size_t n, const std::uint8_t* elements, Place& place) const;
 
   std::uint64_t exception_index(std::size_t i) const { return load<std::uint64_t>(job_.exception_index.data + 8 * i); }
   std::uint16_t exception_high(std::size_t i) const { return load<std::uint16_t>(job_.exception_high.data + 2 * i); }
 
   const FloatJob& job_;
   FloatLayout layout_;
+  FloatMerge merge_;
   unsigned out_nbytes_;  // of an element
   bool widens_;
   std::vector<std::unique_ptr<Part>> parts_;
+  // Whether a part may hold bits that an element has no room for.
+  bool may_exceed_high_;
+  bool may_exceed_rest_;
 };
 
 PreparedJob::PreparedJob(const FloatJob& job)
     : job_(job),
       layout_(*job.format, job.mantissa_bits, job.base),
+      merge_(float_merge_of(layout_)),
       out_nbytes_(job.out_format->nbytes()),
       widens_(!(*job.format == *job.out_format)) {
   if (job.start > job.n || job.count > job.n - job.start) {
@@ -75,6 +105,8 @@ PreparedJob::PreparedJob(const FloatJob& job)
   check_exceptions();
   parts_.reserve(job.sources.size());
   for (const Source& source : job.sources) parts_.push_back(open_part(source.codec, source.stream, job.n));
+  may_exceed_high_ = parts_.front()->max_nbits() > layout_.upper_nbits;
+  may_exceed_rest_ = layout_.rest_nbits % 8 && parts_.back()->max_nbits() > layout_.rest_nbits % 8;
   advise_huge_pages(job.out, job.out_nbytes);
 }
 
@@ -127,36 +159,78 @@ void PreparedJob::check_exceptions() const {
 void PreparedJob::run_piece(std::uint64_t piece, Workspace& workspace) const {
   const std::uint64_t start = std::max(job_.start, piece * kPiece);
   const std::uint64_t stop = std::min(job_.start + job_.count, (piece + 1) * kPiece);
-  const std::uint8_t* parts[1 + kMaxRest];
+  Symbols parts;
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    parts[i] = parts_[i]->read(start, stop, workspace.parts.get() + i * kPiece, workspace.tables);
+    if (!parts_[i]->is_cheap_by_block()) {
+      parts[i] = parts_[i]->read(start, stop, workspace.parts.get() + i * kPiece, workspace.tables);
+    }
   }
-  for (std::uint64_t at = start; at < stop; at += kBlock) {
-    const std::size_t n = static_cast<std::size_t>(std::min<std::uint64_t>(kBlock, stop - at));
-    run_block(at, n, parts[0], parts + 1, workspace);
-    for (std::size_t i = 0; i < parts_.size(); ++i) parts[i] += n;
+  Place place = place_of(start);
+  for (std::uint64_t at = start; at < stop;) {
+    const std::uint64_t end = std::min(stop, (at / kBlock + 1) * kBlock);
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      if (parts_[i]->is_cheap_by_block()) {
+        parts[i] = parts_[i]->read(at, end, workspace.blocks + i * kBlock, workspace.tables);
+      }
+    }
+    run_block(at, static_cast<std::size_t>(end - at), parts, place, workspace);
+    for (std::size_t i = 0; i < parts_.size(); ++i) parts[i] += end - at;
+    at = end;
   }
 }
 
-void PreparedJob::run_block(std::uint64_t start, std::size_t n, const std::uint8_t* high,
-                            const std::uint8_t* const* rest, Workspace& workspace) const {
-  std::uint8_t* const in_place = job_.out + (start - job_.start) * out_nbytes_;
-  std::uint8_t* const merged = widens_ || job_.has_rows ? workspace.merged : in_place;
-  const SeenBits seen = float_merge(layout_, high, rest, n, merged);
-  if (layout_.upper_nbits < 8 && seen.high >> layout_.upper_nbits && exceeds(start, n, high)) {
+// Merges a block right to where it belongs, run by run; moves `place` on.
+void PreparedJob::run_block(std::uint64_t start, std::size_t n, Symbols parts, Place& place,
+                            Workspace& workspace) const {
+  if (job_.has_rows && job_.row_elements < kMinRowElements) {
+    merge_run(start, n, parts, workspace.aside, workspace);
+    scatter(n, workspace.aside, place);
+    return;
+  }
+  while (n) {
+    const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(n, place.row_elements - place.column));
+    merge_run(start, length, parts, out_of(place), workspace);
+    for (std::size_t i = 0; i < parts_.size(); ++i) parts[i] += length;
+    start += length;
+    n -= length;
+    advance(place, length);
+  }
+}
+
+// Elements that stand together in the output.
+void PreparedJob::merge_run(std::uint64_t start, std::size_t n, const Symbols& parts, std::uint8_t* out,
+                            Workspace& workspace) const {
+  std::uint8_t* const merged = widens_ ? workspace.merged : out;
+  merge_(layout_, parts[0], parts.data() + 1, n, merged);
+  if (may_exceed_high_ && any_bit_above(parts[0], n, layout_.upper_nbits) && exceeds(start, n, parts[0])) {
     throw CorruptStream("encoding 'float_split': upper bits exceed " + std::to_string(layout_.upper_nbits) + " bits");
   }
-  if (layout_.rest_nbits % 8 && seen.last_rest >> (layout_.rest_nbits % 8)) {
+  if (may_exceed_rest_ && any_bit_above(parts[layout_.n_rest], n, layout_.rest_nbits % 8)) {
     throw CorruptStream("encoding 'float_split': the rest exceeds " + std::to_string(layout_.rest_nbits) + " bits");
   }
   if (job_.exception_index.size) apply_exceptions(start, n, merged);
-  const std::uint8_t* elements = merged;
-  if (widens_) {
-    std::uint8_t* const widened = job_.has_rows ? workspace.widened : in_place;
-    widen(merged, n, *job_.format, *job_.out_format, widened);
-    elements = widened;
+  if (widens_) widen(merged, n, *job_.format, *job_.out_format, out);
+}
+
+// Where an element goes. Without rows all elements are one.
+PreparedJob::Place PreparedJob::place_of(std::uint64_t element) const {
+  const std::uint64_t at = element - job_.start;
+  if (!job_.has_rows) return {0, at, job_.count};
+  return {at / job_.row_elements, at % job_.row_elements, job_.row_elements};
+}
+
+std::uint8_t* PreparedJob::out_of(const Place& place) const {
+  const std::uint64_t row = job_.has_rows ? load<std::uint32_t>(job_.rows.data + 4 * place.row) : 0;
+  return job_.out + (row * place.row_elements + place.column) * out_nbytes_;
+}
+
+// To at most the start of the next row.
+void PreparedJob::advance(Place& place, std::size_t n) {
+  place.column += n;
+  if (place.column == place.row_elements) {
+    ++place.row;
+    place.column = 0;
   }
-  if (job_.has_rows) scatter(start, n, elements);
 }
 
 // The place in the lists of the first exception from an element on.
@@ -200,18 +274,14 @@ bool PreparedJob::exceeds(std::uint64_t start, std::size_t n, const std::uint8_t
   return false;
 }
 
-// Copies elements to their rows of the output.
-void PreparedJob::scatter(std::uint64_t start, std::size_t n, const std::uint8_t* elements) const {
-  std::uint64_t row = (start - job_.start) / job_.row_elements;
-  std::uint64_t column = (start - job_.start) % job_.row_elements;
+// Copies elements to their rows of the output; moves `place` on.
+void PreparedJob::scatter(std::size_t n, const std::uint8_t* elements, Place& place) const {
   while (n) {
-    const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(n, job_.row_elements - column));
-    const std::uint64_t out_row = load<std::uint32_t>(job_.rows.data + 4 * row);
-    std::memcpy(job_.out + (out_row * job_.row_elements + column) * out_nbytes_, elements, length * out_nbytes_);
+    const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(n, place.row_elements - place.column));
+    std::memcpy(out_of(place), elements, length * out_nbytes_);
     elements += length * out_nbytes_;
     n -= length;
-    ++row;
-    column = 0;
+    advance(place, length);
   }
 }
 

@@ -7,12 +7,6 @@ namespace cmpk {
 
 namespace {
 
-CMPK_INLINE inline std::uint8_t all_bits(const std::uint8_t* octets, std::size_t n) {
-  std::uint8_t bits = 0;
-  for (std::size_t i = 0; i < n; ++i) bits |= octets[i];
-  return bits;
-}
-
 // Sign and lower bits, as they stand in the rest, around the upper bits.
 template <unsigned kLower>
 CMPK_INLINE inline std::uint16_t merge_16(unsigned high, unsigned rest, unsigned base) {
@@ -69,38 +63,49 @@ CMPK_INLINE inline void merge_any(const FloatLayout& layout, const std::uint8_t*
   }
 }
 
-CMPK_INLINE inline SeenBits merge(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest,
-                                  std::size_t n, std::uint8_t* out) {
-  const unsigned lower = layout.lower_nbits;
-  const unsigned base = layout.base;
-  if (layout.nbytes == 2 && layout.n_rest == 1) {
-    with_constant<0, 7>(lower, [&](auto k) CMPK_INLINE { merge_2_bytes_1_rest<k>(base, high, rest[0], n, out); });
-  } else if (layout.nbytes == 2) {
-    with_constant<8, 10>(
-        lower, [&](auto k) CMPK_INLINE { merge_2_bytes_2_rest<k>(base, high, rest[0], rest[1], n, out); });
-  } else if (layout.nbytes == 4 && layout.n_rest == 3) {
-    with_constant<0, 7>(lower - 16, [&](auto k) CMPK_INLINE { merge_4_bytes_3_rest<k>(base, high, rest, n, out); });
-  } else if (layout.nbytes == 1) {
-    merge_any<std::uint8_t>(layout, high, rest, n, out);
-  } else if (layout.nbytes == 4) {
-    merge_any<std::uint32_t>(layout, high, rest, n, out);
-  } else {
-    merge_any<std::uint64_t>(layout, high, rest, n, out);
-  }
-  // Only bits that must be zero matter to the caller; where there are none, nothing is read.
-  SeenBits seen{0, 0};
-  if (layout.upper_nbits < 8) seen.high = all_bits(high, n);
-  if (layout.rest_nbits % 8) seen.last_rest = all_bits(rest[layout.n_rest - 1], n);
-  return seen;
+// A loop over elements with a constant shift, compiled for the widest vectors.
+template <unsigned kLower>
+void merge_2_1(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
+               std::uint8_t* out) {
+  with_widest_vectors([&]() CMPK_INLINE { merge_2_bytes_1_rest<kLower>(layout.base, high, rest[0], n, out); });
+}
+
+template <unsigned kLower>
+void merge_2_2(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
+               std::uint8_t* out) {
+  with_widest_vectors([&]() CMPK_INLINE { merge_2_bytes_2_rest<kLower>(layout.base, high, rest[0], rest[1], n, out); });
+}
+
+template <unsigned kLower>
+void merge_4_3(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
+               std::uint8_t* out) {
+  with_widest_vectors([&]() CMPK_INLINE { merge_4_bytes_3_rest<kLower>(layout.base, high, rest, n, out); });
+}
+
+template <class Word>
+void merge_general(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest, std::size_t n,
+                   std::uint8_t* out) {
+  with_widest_vectors([&]() CMPK_INLINE { merge_any<Word>(layout, high, rest, n, out); });
 }
 
 }  // namespace
 
-SeenBits float_merge(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest,
-                     std::size_t n, std::uint8_t* out) {
-  SeenBits seen;
-  with_widest_vectors([&]() CMPK_INLINE { seen = merge(layout, high, rest, n, out); });
-  return seen;
+FloatMerge float_merge_of(const FloatLayout& layout) {
+  FloatMerge found = nullptr;
+  if (layout.nbytes == 2 && layout.n_rest == 1) {
+    with_constant<0, 7>(layout.lower_nbits, [&](auto k) { found = merge_2_1<k>; });
+  } else if (layout.nbytes == 2) {
+    with_constant<8, 10>(layout.lower_nbits, [&](auto k) { found = merge_2_2<k>; });
+  } else if (layout.nbytes == 4 && layout.n_rest == 3) {
+    with_constant<0, 7>(layout.lower_nbits - 16, [&](auto k) { found = merge_4_3<k>; });
+  } else if (layout.nbytes == 1) {
+    found = merge_general<std::uint8_t>;
+  } else if (layout.nbytes == 4) {
+    found = merge_general<std::uint32_t>;
+  } else {
+    found = merge_general<std::uint64_t>;
+  }
+  return found;
 }
 
 }  // namespace cmpk

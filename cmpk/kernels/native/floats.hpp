@@ -50,16 +50,13 @@ FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t*
 // Counts the upper bits of all elements; `counts` gets 2^H of them.
 void upper_bits_histogram(Bytes data, const FloatLayout& layout, std::uint64_t* counts);
 
-// All bits that occur in `high` and in the most significant plane of the rest, together.
-struct SeenBits {
-  std::uint8_t high;
-  std::uint8_t last_rest;
-};
-
 // Puts n elements together; exceptions are not looked at. `out` gets n * nbytes bytes, whatever the
 // parts are; it overlaps none of them.
-SeenBits float_merge(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest,
-                     std::size_t n, std::uint8_t* out);
+using FloatMerge = void (*)(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest,
+                            std::size_t n, std::uint8_t* out);
+
+// The loop for a layout, found once for all rows of a tensor.
+FloatMerge float_merge_of(const FloatLayout& layout);
 
 // Whether each row of `row_elements` elements narrows exactly.
 void narrows_to(Bytes data, const FloatFormat& wide, const FloatFormat& narrower, std::size_t row_elements,

@@ -17,6 +17,8 @@ class RawPart final : public Part {
     }
   }
 
+  bool is_cheap_by_block() const override { return true; }
+
   const std::uint8_t* read(std::uint64_t start, std::uint64_t, std::uint8_t*, PartTables&) const override {
     return stream_.data + start;
   }
@@ -28,6 +30,9 @@ class RawPart final : public Part {
 class BitpackPart final : public Part {
  public:
   BitpackPart(Bytes stream, std::uint64_t n) : stream_(stream, n) {}
+
+  unsigned max_nbits() const override { return stream_.width(); }
+  bool is_cheap_by_block() const override { return true; }
 
   const std::uint8_t* read(std::uint64_t start, std::uint64_t stop, std::uint8_t* scratch,
                            PartTables&) const override {

@@ -21,6 +21,12 @@ class Part {
  public:
   virtual ~Part() = default;
 
+  // No symbol has a bit beyond that many, whatever the stream says.
+  virtual unsigned max_nbits() const { return 8; }
+
+  // Whether short runs are read as fast as long ones, so that they are best read when they are needed.
+  virtual bool is_cheap_by_block() const { return false; }
+
   // Symbols start .. stop - 1, where they lie or decoded to `scratch`, which has room for them.
   // May be called from several threads at once, each with its own scratch and tables. Throws
   // CorruptStream.
