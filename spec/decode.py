@@ -876,6 +876,120 @@ def decode_codebook(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) ->
     return parts["centroids"].reshape(params["size"], -1)[parts["codes"]].reshape(-1)
 
 
+# encodings/affine.md
+
+MAX_CODE = 16777216
+SCALES = ("F32", "F16", "BF16", "F8_E8M0")
+
+
+def affine_slices(params: dict[str, Any], spec: Spec) -> tuple[int, Callable[[int], int]]:
+    """Parts: S, and which scale an element has."""
+    need(-1 <= params["axis"] < len(spec.shape), "affine: axis is not a dimension")
+    need(0 <= params["group_size"] <= 1 << 48, "affine: group_size is out of range")
+    a, g = params["axis"], params["group_size"]
+    if g == 0 and a == -1:
+        return 1, lambda i: 0
+    if g == 0:
+        behind = max(1, math.prod(spec.shape[a + 1 :]))
+        return spec.shape[a], lambda i: i // behind % spec.shape[a]
+    need(a == -1 and spec.shape, "affine: groups of a tensor with an axis, or without dimensions")
+    last = spec.shape[-1]
+    if last == 0:
+        return 0, lambda i: 0
+    groups = -(-last // g)
+    return spec.n // last * groups, lambda i: i // last * groups + i % last // g
+
+
+def affine_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
+    """The tables of the page."""
+    need(spec.dtype in SPLIT, f"affine: not for {spec.dtype}")
+    _, x, _, o, dtype, z = check_params(
+        params, axis=int, exceptions=int, group_size=int, offset=int, scale_dtype=str, zero_point=int
+    )
+    need(0 <= x <= spec.n, "affine: exceptions is out of range")
+    need(-MAX_CODE <= o <= MAX_CODE, "affine: offset is out of range")
+    need(dtype in SCALES, f"affine: {dtype!r} is no dtype of scales")
+    need(z in (0, 1), "affine: zero_point is neither 0 nor 1")
+    s, _ = affine_slices(params, spec)
+    parts = {"qdata": Spec("U8", (spec.n,))}
+    if x > 0:
+        parts |= {"exception_index": Spec("U64", (x,)), "exception_code": Spec("I32", (x,))}
+    parts["scale"] = Spec(dtype, (s,))
+    return parts | ({"zero_point": Spec("I32", (s,))} if z else {})
+
+
+def to_float32(data: U8, dtype: str) -> NDArray[np.float32]:
+    """Numbers of a narrower type, exactly."""
+    if dtype == "F8_E8M0":
+        return np.ldexp(np.float32(1), data.astype(np.int32) - 127).astype(np.float32)
+    if dtype == "BF16":
+        return (data.view("<u2").astype("<u4") << 16).view("<f4")
+    return data.view({"F16": "<f2", "F32": "<f4"}[dtype]).astype(np.float32)
+
+
+def magnitudes(dtype: str) -> list[float]:
+    """The finite numbers of a type of 8 bits that are not negative, in the order of their bits."""
+    exponent, mantissa = DTYPES[dtype].exponent, DTYPES[dtype].mantissa
+    bias = 2 ** (exponent - 1) - (0 if dtype.endswith("FNUZ") else 1)
+    n_finite = {"F8_E4M3": 127, "F8_E5M2": 124, "F8_E4M3FNUZ": 128, "F8_E5M2FNUZ": 128}[dtype]
+    found = []
+    for bits in range(n_finite):
+        e, m = divmod(bits, 2**mantissa)
+        found.append(math.ldexp(m + (2**mantissa if e else 0), max(e, 1) - bias - mantissa))
+    return found
+
+
+def to_dtype(values: NDArray[np.float32], spec: Spec) -> U8:
+    """Round numbers that are no NaN to the nearest of a type."""
+    dtype = spec.dtype
+    if dtype in ("F16", "F32", "F64"):
+        with np.errstate(over="ignore"):
+            return values.astype(f"<f{DTYPES[dtype].nbits // 8}").view(np.uint8)
+    bits = values.view("<u4").astype(np.uint64)
+    if dtype == "BF16":
+        # Carries go into the exponent, up to that of infinity.
+        return to_bytes((bits + 0x7FFF + (bits >> 16) % 2 >> 16).astype(np.uint64), spec)
+    finite = magnitudes(dtype)
+    # The number that would follow the largest, were the exponents to go on.
+    grid = np.array([*finite, 2 * finite[-1] - finite[-2]])
+    magnitude = np.minimum(np.abs(values.astype(np.float64)), grid[-1])
+    above = np.maximum(np.searchsorted(grid, magnitude), 1)
+    below = above - 1
+    to_below, to_above = magnitude - grid[below], grid[above] - magnitude
+    takes_above = (to_above < to_below) | (to_above == to_below) & (above % 2 == 0)
+    # The number that follows the largest is infinity, or there is none.
+    top = len(finite) if dtype == "F8_E5M2" else len(finite) - 1
+    code = np.minimum(np.where(takes_above, above, below), top).astype(np.uint64)
+    sign = bits >> 31
+    if dtype.endswith("FNUZ"):
+        sign[code == 0] = 0
+    return to_bytes(sign << 7 | code, spec)
+
+
+def decode_affine(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
+    """Decoding."""
+    n_scales, slice_of = affine_slices(params, spec)
+    need(params["scale_dtype"] != "F8_E8M0" or (parts["scale"] < 255).all(), "affine: a scale is not finite")
+    scale = to_float32(parts["scale"], params["scale_dtype"])
+    need(np.isfinite(scale).all(), "affine: a scale is not finite")
+    zero = np.zeros(n_scales, np.int64)
+    if params["zero_point"]:
+        zero = parts["zero_point"].view("<i4").astype(np.int64)
+    lowest = params["offset"] - zero
+    need((lowest >= -MAX_CODE).all() and (lowest + 255 <= MAX_CODE).all(), "affine: codes are out of range")
+    code = parts["qdata"].astype(np.int64) + params["offset"]
+    if params["exceptions"]:
+        index = parts["exception_index"].view("<u8")
+        need((index[1:] > index[:-1]).all(), "affine: exception_index is not strictly ascending")
+        need(index[-1] < spec.n, "affine: an exception's index is beyond the tensor")
+        code[index.astype(np.int64)] = parts["exception_code"].view("<i4")
+    which = np.array([slice_of(i) for i in range(spec.n)], np.int64)
+    distance = code - zero[which]
+    need((np.abs(distance) <= MAX_CODE).all(), "affine: the code of an exception is out of range")
+    with np.errstate(over="ignore", under="ignore"):
+        return to_dtype(distance.astype(np.float32) * scale[which], spec)
+
+
 class Encoding(NamedTuple):
     """A page of encodings/ whose tensor has parts."""
 
@@ -888,6 +1002,7 @@ ENCODINGS = {
     "narrow": Encoding(narrow_parts, decode_narrow),
     "row_groups": Encoding(row_groups_parts, decode_row_groups),
     "codebook": Encoding(codebook_parts, decode_codebook),
+    "affine": Encoding(affine_parts, decode_affine),
 }
 
 

@@ -24,7 +24,7 @@ from cmpk import kernels
 from cmpk.archive import Archive, leaves_of
 from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Zstd
 from cmpk.dtypes import TensorSpec
-from cmpk.encodings import Codebook, FloatSplit, Narrow, RowGroups
+from cmpk.encodings import Affine, Codebook, FloatSplit, Narrow, RowGroups
 from cmpk.encodings.base import Leaf
 from cmpk.errors import CmpkError, FormatError
 from cmpk.registry import builtin_registry
@@ -105,6 +105,19 @@ def encoded_tensors() -> Iterator[Node]:
     book = Codebook().encode(values, TensorSpec("F16", (60,)))
     assert book is not None
     yield tensor("codebook", "F16", [60], branch_of("codebook", book, Bitpack()), values.tobytes())
+
+    # Scales of one: the codes are the numbers, and their last one does not fit a byte.
+    numbers = np.append(np.arange(59, dtype=np.float32) - 9, np.float32(1000))
+    scale, zero = np.ones(12, np.float32), np.full(12, 3, np.int32)
+    grid = Affine().encode(
+        numbers.astype(np.int32) + 3,
+        TensorSpec("F32", (6, 10)),
+        scale,
+        zero,
+        group_size=5,
+        scale_dtype="BF16",
+    )
+    yield tensor("affine", "F32", [6, 10], branch_of("affine", grid, Huffman()), numbers.tobytes())
 
     rows = octets.reshape(12, 32).copy()
     rows[::3] = rng.integers(0, 256, (4, 32), np.uint8)
@@ -297,7 +310,8 @@ HOSTILE = st.one_of(
         [0, 1, -1, 2, 7, 8, 255, 256, 257, 65535, 65536, 1 << 31, 1 << 32, 1 << 47, 1 << 48, (1 << 48) + 1,
          (1 << 63) - 1, -(1 << 63), 1 << 63, 10**30, "", "raw", "zstd", "huffman", "rans", "bitpack", "alias",
          "float_split", "narrow", "codebook", "row_groups", "plain", "unknown", "F4", "F16", "F64", "U8",
-         "0" * 16, "0" * 64, "é", "\0", "..", None, True, 0.5, [], [0], [1 << 48], [1] * 70, {}, {"a": 1}]
+         "affine", "0" * 16, "0" * 64, "é", "\0", "..", None, True, 0.5, [], [0], [1 << 48], [1] * 70, {},
+         {"a": 1}]
     ),
     st.integers(-1000, 1000),
 )  # fmt: skip

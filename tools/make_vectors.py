@@ -13,7 +13,13 @@ import argparse
 import json
 from pathlib import Path
 
-from tools.vectors import invalid_codecs, invalid_container, invalid_encodings, invalid_manifest
+from tools.vectors import (
+    invalid_codecs,
+    invalid_container,
+    invalid_encodings,
+    invalid_manifest,
+    invalid_scales,
+)
 from tools.vectors.cases import Invalid, Valid
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
 from tools.vectors.valid_container import attachments, container, elements
@@ -25,6 +31,7 @@ from tools.vectors.valid_encodings import (
     nested,
     row_groups_page,
 )
+from tools.vectors.valid_scales import affine_page
 
 VECTORS = Path(__file__).resolve().parent.parent / "spec" / "vectors"
 
@@ -45,6 +52,7 @@ def valid_vectors() -> list[Valid]:
         *codebook_page(),
         *alias_page(),
         *nested(),
+        *affine_page(),
     ]
 
 
@@ -75,6 +83,8 @@ def invalid_vectors() -> list[Invalid]:
         invalid_encodings.narrows,
         invalid_encodings.row_groupings,
         invalid_encodings.codebooks,
+        invalid_scales.affines,
+        invalid_scales.affines_values,
     ]
     return [vector for page in pages for vector in page()]
 

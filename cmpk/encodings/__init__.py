@@ -1,5 +1,6 @@
 """Encodings: one tensor to named part tensors and back. One module an encoding, one spec page each."""
 
+from cmpk.encodings.affine import Affine
 from cmpk.encodings.alias import Alias
 from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Leaf, Part, Stored
 from cmpk.encodings.codebook import Codebook
@@ -8,6 +9,7 @@ from cmpk.encodings.narrow import Narrow
 from cmpk.encodings.row_groups import RowGroups
 
 __all__ = [
+    "Affine",
     "Alias",
     "Branch",
     "Codebook",

@@ -12,7 +12,7 @@ from cmpk.codecs.base import Codec
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.errors import CmpkError, CorruptStreamError, FormatError, blame
 from cmpk.format.manifest import Node, Params
-from cmpk.kernels.interface import U8, FloatJob, Source
+from cmpk.kernels.interface import U8, CodeJob, FloatJob, Job, Source
 
 __all__ = [
     "Branch",
@@ -121,7 +121,7 @@ class Encoding(ABC):
             If the parts break a rule of the encoding.
         """
 
-    def float_job(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> FloatJob | None:
+    def float_job(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> Job | None:
         """The same as one job that an outer encoding may still redirect; None if it is none."""
         return None
 
@@ -131,7 +131,7 @@ class Encoding(ABC):
 
 
 class Decoder:
-    """Decodes stored trees; gathers float jobs so that a whole model is one call to the kernels.
+    """Decodes stored trees; gathers jobs so that a whole model is one call to the kernels.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class Decoder:
     def __init__(self, read: Callable[[Leaf], memoryview], threads: int = 1) -> None:
         self._read = read
         self.threads = threads
-        self._jobs: list[FloatJob] = []
+        self._jobs: list[Job] = []
 
     def decode(self, stored: Stored, start: int = 0, stop: int | None = None) -> U8:
         """Elements ``start .. stop - 1`` as bytes, now; maybe a read-only view of the file."""
@@ -186,7 +186,7 @@ class Decoder:
             stored.codec.decode_range(stream, spec.nbytes, cut.start, out, self.threads)
 
     def source(self, stored: Stored, start: int, stop: int) -> Source:
-        """A part for a float job of elements ``start .. stop - 1``.
+        """A part for a job of elements ``start .. stop - 1``.
 
         Its stream where the kernels decode it themselves; else its bytes, those of these elements in
         their place and the others undefined.
@@ -200,7 +200,7 @@ class Decoder:
         inner.flush()
         return Source("raw", data)
 
-    def submit(self, job: FloatJob) -> None:
+    def submit(self, job: Job) -> None:
         """Have a job done with the next `flush`."""
         self._jobs.append(job)
 
@@ -209,7 +209,14 @@ class Decoder:
         jobs, self._jobs = self._jobs, []
         if jobs:
             try:
-                kernels.active().decode_floats(jobs, self.threads)
+                kernels.active().decode_floats(
+                    [job for job in jobs if isinstance(job, FloatJob)], self.threads
+                )
+                codes = [job for job in jobs if isinstance(job, CodeJob)]
+                if codes:
+                    from cmpk.kernels import reference
+
+                    reference.decode_floats(codes, self.threads)
             except MemoryError as error:
                 raise CmpkError("not enough memory to decode") from error
 

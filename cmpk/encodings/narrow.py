@@ -53,4 +53,4 @@ class Narrow(Encoding):
             return None
         job = values.encoding.float_job(values, start, stop, out, decoder)
         assert stored.spec is not None
-        return None if job is None else job._replace(out_dtype=stored.spec.dtype)
+        return job._replace(out_dtype=stored.spec.dtype) if isinstance(job, FloatJob) else None

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FLOAT_LAYOUTS", "FUSED_CODECS", "U8", "Buffer", "FloatJob", "KernelBackend", "Source"]
+__all__ = [
+    "FLOAT_LAYOUTS",
+    "FUSED_CODECS",
+    "U8",
+    "Buffer",
+    "CodeJob",
+    "FloatJob",
+    "Job",
+    "KernelBackend",
+    "Source",
+]
 
 # As strings, like every annotation: reading a file's manifest must not cost the import of NumPy.
 U8: TypeAlias = "NDArray[np.uint8]"
@@ -96,6 +106,58 @@ class FloatJob(NamedTuple):
     row_elements: int = 0
 
 
+class CodeJob(NamedTuple):
+    """One range of one tensor of byte codes, dequantized straight to where it belongs.
+
+    The rules are those of spec/encodings/affine.md, and the kernels check all that are about values.
+
+    Attributes
+    ----------
+    out : writable buffer
+    dtype : str
+        Of `out`, a key of `FLOAT_LAYOUTS`.
+    n : int
+        Elements of the whole tensor.
+    start, count : int
+        The elements wanted.
+    codes : Source
+        A byte for each element.
+    scale : buffer of float32, shape (n_scales,)
+    zero_point : buffer of int32, shape (n_scales,), or None
+        None where all are 0.
+    offset : int
+        Added to each byte.
+    line, run : int
+        Element ``i`` has scale ``(i // line * ceil(line / run) + i % line // run) % n_scales``.
+    exception_index : buffer of uint64, or None
+    exception_code : buffer of int32, or None
+        Elements whose codes are given apart; the whole lists, whatever the range.
+    rows : buffer of uint32, or None
+    row_elements : int
+        As those of `FloatJob`.
+    """
+
+    out: Buffer
+    dtype: str
+    n: int
+    start: int
+    count: int  # type: ignore[assignment]  # nobody counts the values of a job
+    codes: Source
+    scale: Buffer
+    zero_point: Buffer | None
+    offset: int
+    line: int
+    run: int
+    exception_index: Buffer | None = None
+    exception_code: Buffer | None = None
+    rows: Buffer | None = None
+    row_elements: int = 0
+
+
+Job: TypeAlias = FloatJob | CodeJob
+"""What `KernelBackend.decode_floats` runs."""
+
+
 class KernelBackend(Protocol):
     """The operations. Modules ``reference`` and ``native`` are of this type."""
 
@@ -167,8 +229,8 @@ class KernelBackend(Protocol):
     def widen(self, data: Buffer, narrower: str, dtype: str) -> U8:
         """Undo `narrow`, bit by bit as spec/encodings/narrow.md says."""
 
-    def decode_floats(self, jobs: Sequence[FloatJob], threads: int = 1) -> None:
-        """Run jobs: decode the sources, merge, widen, scatter, chunk by chunk in cache.
+    def decode_floats(self, jobs: Sequence[Job], threads: int = 1) -> None:
+        """Run jobs: decode the sources, merge or dequantize, widen, scatter, chunk by chunk in cache.
 
         Chunks of all jobs are spread over ``threads`` threads. Raises CorruptStreamError; the
         outputs are then in an undefined state.

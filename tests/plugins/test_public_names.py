@@ -15,7 +15,7 @@ PUBLIC = {
     "cmpk.codecs": "Bitpack Codec Huffman Rans Raw Zstd",
     "cmpk.dtypes": "DTYPES DType TensorSpec dtype_of from_torch to_torch",
     "cmpk.encodings": """
-        Alias Branch Codebook Decoder Encoded Encoding FloatSplit Leaf Narrow Part RowGroups Stored
+        Affine Alias Branch Codebook Decoder Encoded Encoding FloatSplit Leaf Narrow Part RowGroups Stored
     """,
     "cmpk.errors": """
         CmpkError CorruptStreamError DestinationError DeviceError FormatError PassError PluginError
@@ -30,7 +30,9 @@ PUBLIC = {
         StateDictSource TorchCheckpointImporter
     """,
     "cmpk.kernels": "BUILT_IN active active_name built_in register requested",
-    "cmpk.kernels.interface": "Buffer FLOAT_LAYOUTS FUSED_CODECS FloatJob KernelBackend Source U8",
+    "cmpk.kernels.interface": """
+        Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend Source U8
+    """,
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": "Pass Planned Split SplitFloats Statistics",
     "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",

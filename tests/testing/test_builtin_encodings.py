@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 
 from cmpk import kernels
 from cmpk.dtypes import DTYPES
-from cmpk.encodings import Codebook, Encoded, FloatSplit, Narrow, Part, RowGroups
+from cmpk.encodings import Affine, Codebook, Encoded, FloatSplit, Narrow, Part, RowGroups
+from cmpk.encodings.affine import SCALE_DTYPES
 from cmpk.encodings.narrow import NARROWER
 from cmpk.kernels.interface import FLOAT_LAYOUTS
 from cmpk.registry import builtin_registry
@@ -16,7 +20,34 @@ from cmpk.testing import check_encoding, tensor_parts
 
 def test_every_encoding_of_cmpk_is_checked_here() -> None:
     # An alias has no bytes of its own; its rules are those of the archive.
-    assert set(builtin_registry().encodings) == {"alias", "codebook", "float_split", "narrow", "row_groups"}
+    checked = {"affine", "codebook", "float_split", "narrow", "row_groups"}
+    assert set(builtin_registry().encodings) == {"alias"} | checked
+
+
+@pytest.mark.parametrize("scale_dtype", SCALE_DTYPES)
+def test_affine_conforms(scale_dtype: str) -> None:
+    """Codes of any tensor's bytes: what they decode to is another one, so only ranges are compared."""
+
+    def encode(part: Part) -> Encoded:
+        codes, layout = quantized(part, scale_dtype)
+        return Affine().encode(codes, part.spec, **layout, scale_dtype=scale_dtype)
+
+    check_encoding(Affine(), encode, parts=tensor_parts(dtypes=FLOAT_LAYOUTS), lossless=False)
+
+
+def quantized(part: Part, scale_dtype: str) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+    """Codes made of the bytes of a tensor, some of them exceptions, and scales of one layout or another."""
+    shape, rng = part.spec.shape, np.random.default_rng(part.spec.nbytes)
+    codes = part.data[: part.spec.numel].astype(np.int32)
+    codes[rng.random(codes.size) < 0.02] -= 70000
+    layouts = [(-1, 0, 1)] + [(axis, 0, size) for axis, size in enumerate(shape)]
+    if shape:
+        size = int(rng.integers(1, 2 * shape[-1] + 2))
+        layouts.append((-1, size, math.prod(shape[:-1]) * -(-shape[-1] // size)))
+    axis, group_size, n_scales = layouts[rng.integers(len(layouts))]
+    scale = np.ldexp(np.float32(1), rng.integers(-14, 15, n_scales)).astype(np.float32)
+    zero = rng.integers(-999, 999, n_scales).astype(np.int32) if rng.random() < 0.5 else None
+    return codes, {"scale": scale, "zero_point": zero, "axis": axis, "group_size": group_size}
 
 
 def test_codebook_conforms() -> None:

@@ -60,7 +60,7 @@ _DTYPES = [
 ]
 _DTYPES += ["F32", "F64", "C64"]
 _PARTS = ["high", "rest0", "rest1", "exception_index", "exception_high", "values", "group", "0", "1", "codes"]
-_PARTS += ["centroids"]
+_PARTS += ["centroids", "qdata", "scale", "zero_point", "exception_code"]
 _MEMBERS = [
     "producer",
     "recipe",
@@ -319,7 +319,7 @@ def _rename(members: Object, old: str, new: str) -> None:
 def _around(node: Object, random: Random) -> Object:
     """An encoding whose one interesting part is the node; the others are small."""
     small = leaf("raw", random.randbytes(random.randrange(20)))
-    kind = random.choice(("narrow", "row_groups", "codebook", "float_split"))
+    kind = random.choice(("narrow", "row_groups", "codebook", "float_split", "affine"))
     if kind == "narrow":
         return branch("narrow", {"dtype": random.choice(("F16", "BF16", "F32"))}, values=node)
     if kind == "row_groups":
@@ -328,6 +328,15 @@ def _around(node: Object, random: Random) -> Object:
         )
     if kind == "codebook":
         return branch("codebook", {"size": random.randrange(1, 9)}, codes=node, centroids=small)
+    if kind == "affine":
+        dtype, is_grouped = random.choice(("F32", "F16", "BF16", "F8_E8M0")), random.randrange(2)
+        layout = {
+            "axis": random.randrange(-1, 2),
+            "exceptions": 0,
+            "group_size": is_grouped * random.randrange(9),
+        }
+        params = layout | {"offset": random.randrange(-256, 9), "scale_dtype": dtype, "zero_point": 0}
+        return branch("affine", params, qdata=node, scale=small)
     params = {"base": 0, "exceptions": 0, "mantissa_bits": random.randrange(8)}
     return branch("float_split", params, high=node, rest0=copy.deepcopy(small))
 

@@ -10,7 +10,7 @@ from . import floats
 from .assemble import Object, branch, build, leaf, manifest, one, tensor
 from .cases import Invalid, raw
 
-__all__ = ["aliases", "codebooks", "float_splits", "float_splits_values", "narrows", "row_groupings"]
+__all__ = ["Page", "aliases", "codebooks", "float_splits", "float_splits_values", "narrows", "row_groupings"]
 
 
 class Page:

@@ -1,4 +1,4 @@
-"""Ranges of ``float_split`` tensors, decoded to where they belong."""
+"""Ranges of ``float_split`` and ``affine`` tensors, decoded to where they belong."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from cmpk.dtypes import DTYPES
 from cmpk.errors import CorruptStreamError
-from cmpk.kernels.interface import U8, FloatJob, Source
+from cmpk.kernels.interface import U8, Buffer, CodeJob, FloatJob, Job, Source
 from cmpk.kernels.reference.bitpack import bitpack_decode
 from cmpk.kernels.reference.buffers import bytes_of, check_range, writable_bytes_of
+from cmpk.kernels.reference.dequantize import check_apart, dequantize, scales_of
 from cmpk.kernels.reference.float_split import float_merge, layout_of
 from cmpk.kernels.reference.huffman import huffman_decode
 from cmpk.kernels.reference.narrow import NARROWER, widen_words
@@ -21,8 +22,8 @@ from cmpk.kernels.reference.rans import rans_decode
 __all__ = ["decode_floats"]
 
 
-def decode_floats(jobs: Sequence[FloatJob], threads: int = 1) -> None:
-    """Run jobs: decode the sources, merge, widen, scatter. ``threads`` changes nothing here.
+def decode_floats(jobs: Sequence[Job], threads: int = 1) -> None:
+    """Run jobs: decode the sources, merge or dequantize, widen, scatter. ``threads`` changes nothing here.
 
     Raises
     ------
@@ -32,10 +33,27 @@ def decode_floats(jobs: Sequence[FloatJob], threads: int = 1) -> None:
         If sizes of a job contradict each other.
     """
     for job in jobs:
-        _decode_job(job)
+        if isinstance(job, CodeJob):
+            _decode_codes(job)
+        else:
+            _decode_planes(job)
 
 
-def _decode_job(job: FloatJob) -> None:
+def _decode_codes(job: CodeJob) -> None:
+    check_range(job.n, job.start, job.count)
+    scales = scales_of(job)
+    out = writable_bytes_of(job.out)
+    rows = _rows_of(job, out.size, DTYPES[job.dtype].nbytes)
+    index, apart = _exceptions_of("affine", job.n, job.exception_index, job.exception_code, "<i4")
+    check_apart(scales, index, apart)
+    first, stop = np.searchsorted(index, np.array([job.start, job.start + job.count], np.uint64))
+    within = (index[first:stop] - np.uint64(job.start)).astype(np.int64)
+    codes = _decode_source(job.codes, job)
+    words = dequantize(scales, job.dtype, job.start, codes, within, apart[first:stop])
+    _put(words, out, rows, job.row_elements)
+
+
+def _decode_planes(job: FloatJob) -> None:
     layout = layout_of(job.dtype, job.mantissa_bits, job.base)
     check_range(job.n, job.start, job.count)
     out_dtype = job.out_dtype or job.dtype
@@ -47,18 +65,26 @@ def _decode_job(job: FloatJob) -> None:
         )
     out = writable_bytes_of(job.out)
     rows = _rows_of(job, out.size, DTYPES[out_dtype].nbytes)
-    index, high = _exceptions_of(job)
+    index, high = _exceptions_of("float_split", job.n, job.exception_index, job.exception_high, "<u2")
+    if (high >> layout.upper_nbits).any():
+        raise CorruptStreamError(f"encoding 'float_split': exception_high exceeds {layout.upper_nbits} bits")
+    first, stop = np.searchsorted(index, np.array([job.start, job.start + job.count], np.uint64))
+    within = (index[first:stop] - np.uint64(job.start)).astype(np.int64)
     parts = [_decode_source(source, job) for source in job.sources]
-    words = float_merge(layout, parts[0], parts[1:], index, high)
-    elements = widen_words(words, job.dtype, out_dtype)
+    words = float_merge(layout, parts[0], parts[1:], within, high[first:stop])
+    _put(widen_words(words, job.dtype, out_dtype), out, rows, job.row_elements)
+
+
+def _put(elements: NDArray[Any], out: U8, rows: NDArray[Any] | None, row_elements: int) -> None:
+    """Write elements to their rows of the output, or one after another."""
     if rows is None:
         out[:] = elements.view(np.uint8)
-    elif job.row_elements:
-        row_nbytes = job.row_elements * DTYPES[out_dtype].nbytes
+    elif row_elements:
+        row_nbytes = row_elements * elements.itemsize
         out.reshape(-1, row_nbytes)[rows] = elements.view(np.uint8).reshape(-1, row_nbytes)
 
 
-def _rows_of(job: FloatJob, out_nbytes: int, element_nbytes: int) -> NDArray[Any] | None:
+def _rows_of(job: Job, out_nbytes: int, element_nbytes: int) -> NDArray[Any] | None:
     """The rows of a job, checked against the size of its output."""
     if job.rows is None:
         if job.row_elements or out_nbytes != job.count * element_nbytes:
@@ -80,30 +106,27 @@ def _rows_of(job: FloatJob, out_nbytes: int, element_nbytes: int) -> NDArray[Any
     return rows
 
 
-def _exceptions_of(job: FloatJob) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-    """The exceptions within the range of a job, counted from its start."""
-    if (job.exception_index is None) != (job.exception_high is None):
-        raise ValueError("exception_index and exception_high come together")
-    if job.exception_index is None or job.exception_high is None:
-        return np.empty(0, np.int64), np.empty(0, np.uint16)
-    index_octets, high_octets = bytes_of(job.exception_index), bytes_of(job.exception_high)
-    if index_octets.size % 8 or index_octets.size != 4 * high_octets.size:
-        raise ValueError(
-            f"{index_octets.size} bytes of indices do not go with {high_octets.size} of upper bits"
-        )
-    index, high = index_octets.view("<u8"), high_octets.view("<u2")
-    if index.size and (int(index[-1]) >= job.n or (index[1:] <= index[:-1]).any()):
+def _exceptions_of(
+    encoding: str, n: int, indices: Buffer | None, values: Buffer | None, dtype: str
+) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+    """All exceptions of a tensor of n elements, in ascending order, and what is given for them."""
+    if (indices is None) != (values is None):
+        raise ValueError("the indices of exceptions and their values come together")
+    if indices is None or values is None:
+        return np.empty(0, np.uint64), np.empty(0, dtype)
+    index_octets, value_octets = bytes_of(indices), bytes_of(values)
+    itemsize = np.dtype(dtype).itemsize
+    if index_octets.size % 8 or index_octets.size // 8 * itemsize != value_octets.size:
+        raise ValueError(f"{index_octets.size} bytes of indices do not go with {value_octets.size} of values")
+    index = index_octets.view("<u8")
+    if index.size and (int(index[-1]) >= n or (index[1:] <= index[:-1]).any()):
         raise CorruptStreamError(
-            f"encoding 'float_split': exception_index is not strictly ascending below {job.n}"
+            f"encoding {encoding!r}: exception_index is not strictly ascending below {n}"
         )
-    layout = layout_of(job.dtype, job.mantissa_bits, job.base)
-    if (high >> layout.upper_nbits).any():
-        raise CorruptStreamError(f"encoding 'float_split': exception_high exceeds {layout.upper_nbits} bits")
-    first, stop = np.searchsorted(index, np.array([job.start, job.start + job.count], np.uint64))
-    return (index[first:stop] - np.uint64(job.start)).astype(np.int64), high[first:stop]
+    return index, value_octets.view(dtype)
 
 
-def _decode_source(source: Source, job: FloatJob) -> U8:
+def _decode_source(source: Source, job: Job) -> U8:
     """The bytes of a part that the range of a job covers."""
     codec, stream = source
     out = np.empty(job.count, np.uint8)
