@@ -63,7 +63,7 @@ def need(condition: object, rule: str) -> None:
 # container.md, section 2: the file
 
 MAGIC = bytes.fromhex("89 43 4D 50 4B 0D 0A 1A")
-VERSION = (0, 1)
+VERSION = (0, 2)
 
 PREAMBLE_NBYTES = 16
 FOOTER_NBYTES = 72
@@ -129,6 +129,7 @@ REQUIRED = object()
 MANIFEST: Table = {
     "producer": (str, REQUIRED),
     "recipe": (str, ""),
+    "calibration": (str, ""),
     "metadata": (dict, {}),
     "providers": (dict, {}),
     "tensors": (list, []),
@@ -139,7 +140,16 @@ TENSOR: Table = {
     "dtype": (str, REQUIRED),
     "shape": (list, REQUIRED),
     "blake3": (str, ""),
+    "quality": (dict, None),
     "data": (dict, REQUIRED),
+}
+QUALITY: Table = {
+    "error_ppb": (int, 0),
+    "cosine_ppb": (int, 0),
+    "zeros": (int, 0),
+    "pruned_millibits": (int, 0),
+    "quantized_millibits": (int, 0),
+    "coded_millibits": (int, 0),
 }
 NODE: Table = {
     "codec": (str, ""),
@@ -152,7 +162,7 @@ NODE: Table = {
 FILE: Table = {
     "path": (str, REQUIRED),
     "nbytes": (int, REQUIRED),
-    "sha256": (str, REQUIRED),
+    "sha256": (str, ""),
     "segments": (list, []),
     "literal": (dict, None),
 }
@@ -208,6 +218,7 @@ class Tensor:
     name: str
     spec: Spec
     blake3: str
+    is_lossy: bool
     data: Node
 
 
@@ -231,6 +242,7 @@ def read_manifest(data: bytes) -> tuple[list[Tensor], list[File]]:
     """Parse a manifest and check the rules of section 3."""
     value = members(parse_json(data), MANIFEST)
     need(all(type(text) is str for text in value["metadata"].values()), "metadata: a value is not a string")
+    need(not value["calibration"] or is_hex(value["calibration"], 64), "calibration is no digest")
     providers = value["providers"]
     need(all(type(text) is str for text in providers.values()), "providers: a value is not a string")
     need(list(providers) == sorted(providers), "providers: the ids are not ascending")
@@ -296,7 +308,7 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
     """Section 3.1, and the rules of all encodings about parameters and parts."""
     tensors: dict[str, Tensor] = {}
     for value in values:
-        name, dtype, shape, digest, data = members(value, TENSOR).values()
+        name, dtype, shape, digest, quality, data = members(value, TENSOR).values()
         need(name not in tensors, f"two tensors are named {name!r}")
         need(len(name.encode()) <= MAX_NAME_NBYTES, "a tensor name is too long")
         need(dtype in DTYPES, f"tensor {name!r}: unknown dtype {dtype!r}")
@@ -306,13 +318,18 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
         need(spec.nbits % 8 == 0, f"tensor {name!r}: not a whole number of bytes")
         need(spec.nbits <= 8 * MAX_TENSOR_NBYTES, f"tensor {name!r}: the size is beyond the limit")
         node = read_node(data, 1)
+        is_lossy = quality is not None
+        if is_lossy:
+            figures = list(members(quality, QUALITY).values())
+            need(integers(figures, 0, (1 << 63) - 1), f"tensor {name!r}: a figure of quality is out of range")
         if node.encoding == "alias":
             check_alias(node, spec, tensors)
-            need(digest == "", f"tensor {name!r}: an alias with a blake3")
+            need(digest == "" and not is_lossy, f"tensor {name!r}: an alias with a blake3 or quality")
+            is_lossy = tensors[node.params["target"]].is_lossy
         else:
             need(is_hex(digest, 64), f"tensor {name!r}: blake3 is not 64 hexadecimal digits")
             check_node(node, spec)
-        tensors[name] = Tensor(name, spec, digest, node)
+        tensors[name] = Tensor(name, spec, digest, is_lossy, node)
     return list(tensors.values())
 
 
@@ -363,7 +380,6 @@ def read_files(values: list[Any], tensors: list[Tensor]) -> list[File]:
     for value in values:
         path, nbytes, sha256, segments, literal = members(value, FILE).values()
         check_path(path)
-        need(is_hex(sha256, 64), f"file {path!r}: sha256 is not 64 hexadecimal digits")
         need(len(segments) <= MAX_SEGMENTS, f"file {path!r}: too many segments")
         total = 0
         triples = []
@@ -379,6 +395,13 @@ def read_files(values: list[Any], tensors: list[Tensor]) -> list[File]:
             n_used += count
         need(n_used <= len(tensors), "the files take more tensors than there are")
         need(total == nbytes, f"file {path!r}: the segments do not add up to its size")
+        is_lossy = any(
+            tensor.is_lossy for _, first, count in triples for tensor in tensors[first : first + count]
+        )
+        need(
+            sha256 == "" if is_lossy else is_hex(sha256, 64),
+            f"file {path!r}: sha256 is no digest, or one too many",
+        )
         file = File(path, nbytes, sha256, triples, None if literal is None else read_node(literal, 1))
         need(
             (literal is not None) == (file.literal_nbytes > 0),
@@ -1052,7 +1075,9 @@ class Archive:
                 sha256.update(piece)
                 yield piece
             at += run
-        need(sha256.hexdigest() == file.sha256, f"file {path!r} does not match its SHA-256")
+        need(
+            not file.sha256 or sha256.hexdigest() == file.sha256, f"file {path!r} does not match its SHA-256"
+        )
 
     def validate(self) -> None:
         """Check everything that the specification asks for."""

@@ -22,7 +22,7 @@ from tools.vectors import (
 )
 from tools.vectors.cases import Invalid, Valid
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
-from tools.vectors.valid_container import attachments, container, elements
+from tools.vectors.valid_container import attachments, container, elements, qualities
 from tools.vectors.valid_encodings import (
     alias_page,
     codebook_page,
@@ -41,6 +41,7 @@ def valid_vectors() -> list[Valid]:
     return [
         *container(),
         *elements(),
+        *qualities(),
         *attachments(),
         *zstd_page(),
         *bitpack_page(),
@@ -64,11 +65,13 @@ def invalid_vectors() -> list[Invalid]:
         invalid_container.json_form,
         invalid_container.json_values,
         invalid_manifest.tensor_entries,
+        invalid_manifest.qualities,
         invalid_manifest.nodes,
         invalid_manifest.expansion,
         invalid_manifest.unknown_ids,
         invalid_manifest.file_paths,
         invalid_manifest.file_entries,
+        invalid_manifest.lossy_files,
         invalid_container.stream_places,
         invalid_codecs.raw_streams,
         invalid_codecs.zstd_streams,

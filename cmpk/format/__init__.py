@@ -1,6 +1,6 @@
 """Bytes and manifest of a ``.cmpk`` file (spec/container.md); knows no tensors."""
 
-from cmpk.format.manifest import FileEntry, Manifest, Node, Segment, TensorEntry
+from cmpk.format.manifest import FileEntry, Manifest, Node, Quality, Segment, TensorEntry
 from cmpk.format.reader import ContainerReader
 from cmpk.format.writer import ByteSink, ContainerWriter, MemorySink, atomic_file
 
@@ -12,6 +12,7 @@ __all__ = [
     "Manifest",
     "MemorySink",
     "Node",
+    "Quality",
     "Segment",
     "TensorEntry",
     "atomic_file",

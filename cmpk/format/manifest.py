@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "Node",
     "Params",
+    "Quality",
     "Segment",
     "TensorEntry",
     "check_file_path",
@@ -51,6 +52,17 @@ class Node(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, froze
     parts: dict[str, Node] = {}
 
 
+class Quality(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a lossy tensor has kept of its source. Integers: canonical JSON has no others."""
+
+    error_ppb: int = 0
+    cosine_ppb: int = 0
+    zeros: int = 0
+    pruned_millibits: int = 0
+    quantized_millibits: int = 0
+    coded_millibits: int = 0
+
+
 class TensorEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One tensor: what it is and how it is stored."""
 
@@ -58,6 +70,7 @@ class TensorEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     dtype: str
     shape: tuple[int, ...]
     blake3: str = ""
+    quality: Quality | None = None
     data: Node
 
 
@@ -74,7 +87,7 @@ class FileEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, 
 
     path: str
     nbytes: int
-    sha256: str
+    sha256: str = ""
     segments: list[Segment] = []
     literal: Node | None = None
 
@@ -89,6 +102,7 @@ class Manifest(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, f
 
     producer: str
     recipe: str = ""
+    calibration: str = ""
     metadata: dict[str, str] = {}
     providers: dict[str, str] = {}
     tensors: list[TensorEntry] = []
@@ -127,6 +141,8 @@ def from_json(data: bytes) -> Manifest:
         raise FormatError(
             "the manifest is not in canonical form; the file was not written by a correct packer"
         )
+    if manifest.calibration and not _HEX_64.match(manifest.calibration):
+        raise FormatError("calibration is not 64 hexadecimal digits")
     _check_tensors(manifest)
     _check_files(manifest)
     _check_ascending(manifest.providers, "providers")
@@ -191,10 +207,14 @@ def _check_tensors(manifest: Manifest) -> None:
         try:
             _check_node(tensor.data, 1)
             if tensor.data.encoding == "alias":
-                if tensor.blake3:
-                    raise FormatError("an alias has no blake3 of its own")
+                if tensor.blake3 or tensor.quality is not None:
+                    raise FormatError("an alias has no blake3 and no quality of its own")
             elif not _HEX_64.match(tensor.blake3):
                 raise FormatError("blake3 is not 64 hexadecimal digits")
+            if tensor.quality is not None and not all(
+                0 <= value < 1 << 63 for value in msgspec.structs.astuple(tensor.quality)
+            ):
+                raise FormatError("quality holds a number that is not within 63 bits")
         except FormatError as error:
             raise FormatError(f"tensor {name!r}: {error}") from None
 
@@ -240,6 +260,7 @@ def _check_files(manifest: Manifest) -> None:
         raise FormatError(f"{len(manifest.files)} files exceed {MAX_FILES}")
     # ends[i]: bytes of the first i tensors, so that a long run of tensors costs one subtraction.
     ends = [0, *itertools.accumulate(_tensor_nbytes(tensor) for tensor in manifest.tensors)]
+    lossy = {tensor.name for tensor in manifest.tensors if tensor.quality is not None}
     n_used = sum(segment.count for file in manifest.files for segment in file.segments)
     if n_used > len(manifest.tensors):
         raise FormatError(f"the files take {n_used} tensors; there are {len(manifest.tensors)}")
@@ -247,6 +268,7 @@ def _check_files(manifest: Manifest) -> None:
         check_file_path(file.path)
         try:
             _check_file(file, ends)
+            _check_sha256(file, manifest.tensors, lossy)
         except FormatError as error:
             raise FormatError(f"file {file.path!r}: {error}") from None
     # With the divider replaced by the smallest character, which no path holds, whatever is inside a
@@ -261,9 +283,21 @@ def _tensor_nbytes(tensor: TensorEntry) -> int:
     return math.prod(tensor.shape) * DTYPES[tensor.dtype].nbits // 8
 
 
-def _check_file(file: FileEntry, ends: list[int]) -> None:
-    if not _HEX_64.match(file.sha256):
+def _check_sha256(file: FileEntry, tensors: list[TensorEntry], lossy: set[str]) -> None:
+    """Check that a file has a digest, or that it holds tensors which are not what they were."""
+    is_lossy = bool(lossy) and any(
+        tensor.name in lossy
+        or (tensor.data.encoding == "alias" and tensor.data.params.get("target") in lossy)
+        for segment in file.segments
+        for tensor in tensors[segment.first : segment.first + segment.count]
+    )
+    if is_lossy and file.sha256:
+        raise FormatError("a file of lossy tensors has no sha256")
+    if not is_lossy and not _HEX_64.match(file.sha256):
         raise FormatError("sha256 is not 64 hexadecimal digits")
+
+
+def _check_file(file: FileEntry, ends: list[int]) -> None:
     if len(file.segments) > MAX_SEGMENTS:
         raise FormatError(f"{len(file.segments)} segments exceed {MAX_SEGMENTS}")
     total = 0

@@ -24,6 +24,22 @@ SPLIT = {"encoding": "split", "params": {"a": 1, "b": "x", "c": [1, 2]}, "parts"
 FILE = {"path": "f", "nbytes": 4, "sha256": HEX_64, "segments": [{"count": 1}]}
 LITERAL = {**FILE, "segments": [{"literal": 4}], "literal": LEAF}
 
+LOSSY = {
+    "name": "a",
+    "dtype": "U8",
+    "shape": [4],
+    "blake3": HEX_64,
+    "quality": {"error_ppb": (1 << 63) - 1, "zeros": 1},
+    "data": LEAF,
+}
+SAME = {
+    "name": "b",
+    "dtype": "U8",
+    "shape": [4],
+    "data": {"encoding": "alias", "params": {"target": "a", "tied": 0}},
+}
+LOSSY_FILE = {"path": "f", "nbytes": 4, "segments": [{"count": 1}]}
+
 
 def text(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
@@ -55,6 +71,10 @@ def nested(depth: int) -> dict[str, Any]:
         manifest(tensors=[{**TENSOR, "name": ""}, {**TENSOR, "name": "é\u2028\U0001f642\"\\\n\u0001"}]),
         manifest(tensors=[{**TENSOR, "data": nested(8)}]),
         manifest(tensors=[{**TENSOR, "data": {"encoding": "e" * 64, "params": {"p": -(1 << 63)}}}]),
+        manifest(recipe="r", calibration=HEX_64, metadata={"a": "b"}),
+        manifest(tensors=[LOSSY, {**TENSOR, "name": "b"}], files=[LOSSY_FILE]),
+        manifest(tensors=[{**LOSSY, "quality": {}}], files=[LOSSY_FILE]),
+        manifest(tensors=[LOSSY, SAME], files=[{**LOSSY_FILE, "segments": [{"first": 1, "count": 1}]}]),
         manifest(tensors=[TENSOR], files=[FILE, {**LITERAL, "path": "g/h.i"}]),
         manifest(files=[{"path": "empty", "nbytes": 0, "sha256": HEX_64}]),
     ],
@@ -183,7 +203,12 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
         ({"blake3": "0" * 63 + "A"}, "blake3"),
         ({"blake3": HEX_64 + "\n"}, "blake3"),
         ({"blake3": "٣" * 64}, "blake3"),
-        ({"data": {"encoding": "alias"}}, "no blake3 of its own"),
+        ({**LOSSY, "quality": {"error_ppb": -1}}, "not within 63 bits"),
+        ({**LOSSY, "quality": {"zeros": 1 << 63}}, "not within 63 bits"),
+        ({**LOSSY, "quality": {"zeros": 1.5}}, "can't be read"),
+        ({**LOSSY, "quality": {"error_ppb": 1, "sqnr": 1}}, "unknown field"),
+        ({"data": SAME["data"], "blake3": "", "quality": {}}, "no quality of its own"),
+        ({"data": {"encoding": "alias"}}, "no blake3 and no quality of its own"),
         ({"data": {}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "encoding": "e"}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "params": {"a": 1}}}, "a leaf has no params"),
@@ -208,7 +233,10 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     ],
 )  # fmt: skip
 def test_a_tensor_that_breaks_a_rule_is_refused(tensor: dict[str, Any], problem: str) -> None:
-    members = {key: value for key, value in {**TENSOR, **tensor}.items() if value != ""}
+    given_members = {**TENSOR, **tensor}
+    order = [key for key in TensorEntry.__struct_fields__ if key in given_members]
+    order += [key for key in given_members if key not in order]
+    members = {key: given_members[key] for key in order if given_members[key] != ""}
     node = members["data"]
     members["data"] = {key: node[key] for key in Node.__struct_fields__ if key in node}
     with pytest.raises(FormatError, match=problem):

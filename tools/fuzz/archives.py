@@ -64,6 +64,7 @@ _PARTS += ["centroids", "qdata", "scale", "zero_point", "exception_code"]
 _MEMBERS = [
     "producer",
     "recipe",
+    "calibration",
     "metadata",
     "providers",
     "tensors",
@@ -72,6 +73,7 @@ _MEMBERS = [
     "dtype",
     "shape",
     "blake3",
+    "quality",
 ]
 _MEMBERS += [
     "data",
@@ -86,6 +88,7 @@ _MEMBERS += [
     "segments",
     "literal",
 ]
+_MEMBERS += ["error_ppb", "cosine_ppb", "zeros", "coded_millibits"]
 _MEMBERS += ["first", "count", "base", "exceptions", "mantissa_bits", "rows", "size", "target", "tied"]
 _PATHS = [
     "..",
@@ -166,7 +169,8 @@ def with_right_digests(data: bytes) -> bytes:
                 for chunk in archive.file_chunks(file):
                     digest.update(chunk.data)
             # The last that the chunks do is to miss the digest that they were changed from.
-            said["sha256"] = digest.hexdigest()
+            if file.sha256:
+                said["sha256"] = digest.hexdigest()
     return build(content)
 
 

@@ -177,7 +177,8 @@ def _unpacked(archive: Archive, folder: Path, is_whole: bool) -> Iterator[str]:
     with _caught() as caught:
         written = unpack(archive, folder, jobs=1)
         yield "unpacked"
-        for file in archive.manifest.files if is_whole else ():
+        files = [file for file in archive.manifest.files if file.sha256] if is_whole else []
+        for file in files:
             if hashlib.sha256(folder.joinpath(*file.path.split("/")).read_bytes()).hexdigest() != file.sha256:
                 raise RuntimeError(f"file {file.path!r} is not the one that was packed")
         if any(not path.resolve().is_relative_to(folder.resolve()) for path in written):

@@ -73,9 +73,10 @@ def tensor(name: str, dtype: str, shape: list[int], data: bytes, node: Object, *
         "dtype": dtype,
         "shape": shape,
         "blake3": "" if is_alias else blake3.blake3(data).hexdigest(),
+        "quality": None,
         "data": node,
     } | said
-    entry = Entry({name: value for name, value in members.items() if name != "blake3" or value})
+    entry = Entry(_without_defaults(members, {"blake3": "", "quality": None}))
     entry.data = data
     return entry
 
@@ -89,9 +90,13 @@ def file(path: str, data: bytes, segments: list[Object], literal: Object | None 
         "segments": segments,
         "literal": literal,
     } | said
-    entry = Entry({name: value for name, value in members.items() if value not in ([], None)})
+    entry = Entry(_without_defaults(members, {"sha256": "", "segments": [], "literal": None}))
     entry.data = data
     return entry
+
+
+def _without_defaults(members: Object, defaults: Object) -> Object:
+    return {name: value for name, value in members.items() if name not in defaults or value != defaults[name]}
 
 
 def manifest(tensors: Sequence[Object] = (), files: Sequence[Object] = (), **said: Any) -> Object:
@@ -99,6 +104,7 @@ def manifest(tensors: Sequence[Object] = (), files: Sequence[Object] = (), **sai
     members: Object = {
         "producer": "make_vectors",
         "recipe": "",
+        "calibration": "",
         "metadata": {},
         "providers": {},
         "tensors": list(tensors),
@@ -165,7 +171,7 @@ def build(
     **footer
         Fields that differ from what is right: offset, stored_nbytes, nbytes, sha256, reserved, magic.
     """
-    out = bytearray(MAGIC + struct.pack("<HHI", 0, 1, 0))
+    out = bytearray(MAGIC + struct.pack("<HHI", 0, 2, 0))
     for stored in leaves(content):
         if stored.get("codec") == "raw" and len(stored.stream) >= aligned_from:
             out += padding * (-len(out) % 64)

@@ -13,7 +13,9 @@ __all__ = [
     "expansion",
     "file_entries",
     "file_paths",
+    "lossy_files",
     "nodes",
+    "qualities",
     "tensor_entries",
     "unknown_ids",
 ]
@@ -72,6 +74,37 @@ def tensor_entries() -> Iterator[Invalid]:
     ):
         yield of(f"blake3-{name}", digits, one("U8", [3], ABC, raw(ABC), blake3=digest))
     yield of("blake3-newline", digits, one("U8", [3], ABC, raw(ABC), blake3="0" * 64 + "\n"))
+
+
+def qualities() -> Iterator[Invalid]:
+    """Section 3.1.1, and the manifest's ``calibration``."""
+
+    def of(name: str, rule: str, quality: object, old: str = "", new: str = "") -> Invalid:
+        content = manifest([tensor("a", "U8", [3], ABC, raw(ABC), quality=quality)])
+        data = build(content, change=swap(old, new)) if old else build(content)
+        return Invalid(f"quality-{name}", f"container.md, section 3.1.1: {rule}", "format", "open", data)
+
+    numbers = "all are integers within 0 .. 2^63 - 1"
+    yield of("negative", numbers, {"error_ppb": -1})
+    yield of("of-63-bits", numbers, {"zeros": 1 << 63})
+    yield of("of-64-bits", numbers, {"coded_millibits": 1 << 64})
+    yield of("fraction", numbers, {"error_ppb": 1.5})
+    yield of("true", numbers, {"zeros": True})
+    yield of("a-string", numbers, {"zeros": "1"})
+    yield of("null", "canonical JSON", {"zeros": 1}, '"quality":{"zeros":1}', '"quality":null')
+    yield of("no-object", "section 3.1: quality is an object or null", [1])
+    yield of("unknown-member", "canonical JSON", {"zeros": 1, "zzz": 1})
+    yield of("members-in-another-order", "canonical JSON", {"zeros": 1, "error_ppb": 1})
+    yield of("member-of-0", "canonical JSON", {"zeros": 0})
+    alias = tensor("b", "U8", [3], ABC, branch("alias", {"target": "a", "tied": 0}), quality={"zeros": 1})
+    data = build(manifest([tensor("a", "U8", [3], ABC, raw(ABC)), alias]))
+    rule = "container.md, section 3.1: an alias has no quality"
+    yield Invalid("quality-of-an-alias", rule, "format", "open", data)
+    rule = "container.md, section 3: calibration is empty or 64 lower-case hexadecimal digits"
+    for name, digest in (("short", "0" * 63), ("upper-case", "A" * 64)):
+        yield Invalid(f"calibration-{name}", rule, "format", "open", build(manifest(calibration=digest)))
+    data = build(manifest(calibration="0" * 64), change=swap(f'"{"0" * 64}"', "null"))
+    yield Invalid("calibration-null", rule, "format", "open", data)
 
 
 def nodes() -> Iterator[Invalid]:
@@ -277,3 +310,16 @@ def file_entries() -> Iterator[Invalid]:
     yield of("sha256-wrong", "the SHA-256 matches", wrong, "stream", "validate")
     swapped = file("x", b"ab" + ABC, [{"count": 1}, {"literal": 2}], raw(b"ab"))
     yield of("segments-in-another-order", "the SHA-256 matches", swapped, "stream", "validate")
+
+
+def lossy_files() -> Iterator[Invalid]:
+    """Section 3.3: a file is not the one that was packed if a tensor in it is not."""
+    lossy = tensor("lossy", "U8", [3], ABC, raw(ABC), quality={"error_ppb": 1})
+    same = tensor("same", "U8", [3], ABC, branch("alias", {"target": "lossy", "tied": 0}))
+    rule = "container.md, section 3.3: a file with a lossy tensor has no sha256"
+    for name, segment in (
+        ("a-lossy-tensor", {"count": 1}),
+        ("an-alias-of-a-lossy-tensor", {"first": 1, "count": 1}),
+    ):
+        data = build(manifest([lossy, same], [file("x", ABC, [segment])]))
+        yield Invalid(f"file-sha256-of-{name}", rule, "format", "open", data)

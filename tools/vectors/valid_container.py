@@ -10,7 +10,7 @@ from .assemble import branch, file, leaf, manifest, one, tensor
 from .cases import NBITS, Valid, container_example, raw
 from .streams import balanced, frame, frame_of_runs, huffman, noise, raw_block, rle_block, zstd
 
-__all__ = ["attachments", "container", "elements", "safetensors"]
+__all__ = ["attachments", "container", "elements", "qualities", "safetensors"]
 
 
 def shortened(text: bytes) -> bytes:
@@ -43,6 +43,7 @@ def container() -> Iterator[Valid]:
             [tensor("a", "U8", [3], b"\1\2\3", raw(b"\1\2\3"))],
             [file("b", b"xy", [{"literal": 2}], raw(b"xy"))],
             recipe="lossless",
+            calibration="0123456789abcdef" * 4,
             metadata={"z": "in the order given", "a": "", "": "no name"},
             providers={"another": "cmpk-another 1.2", "one-more": "cmpk-one-more 0.1"},
         ),
@@ -107,6 +108,19 @@ def safetensors(tensors: Sequence[tuple[str, str, list[int], bytes]]) -> tuple[b
     return struct.pack("<Q", len(text)) + text, b"".join(data for *_, data in tensors)
 
 
+def qualities() -> Iterator[Valid]:
+    """container.md, section 3.1.1."""
+    most = (1 << 63) - 1
+    names = ["error_ppb", "cosine_ppb", "zeros", "pruned_millibits", "quantized_millibits", "coded_millibits"]
+    figures: list[dict[str, int]] = [{}, dict.fromkeys(names, 1), dict.fromkeys(names, most)]
+    figures += [{name: 7} for name in names]
+    entries = [
+        tensor(str(i), "U8", [1], bytes([i]), raw(bytes([i])), quality=quality)
+        for i, quality in enumerate(figures)
+    ]
+    yield Valid("quality-figures", manifest(entries))
+
+
 def attachments() -> Iterator[Valid]:
     """container.md, section 3.3."""
     config = b'{"model_type": "bert"}\n'
@@ -145,6 +159,20 @@ def attachments() -> Iterator[Valid]:
     tensors = [tensor(*row, target if row[0] == "d" else raw(row[3])) for row in rows]
     whole = file("model.safetensors", header + data, [{"literal": len(header)}, {"count": 4}], raw(header))
     yield Valid("files-safetensors", manifest(tensors, [whole]))
+
+    figures = {"error_ppb": 1953125, "cosine_ppb": 2, "zeros": 1, "coded_millibits": 32000}
+    lossy = [tensor(*row, raw(row[3])) for row in rows[:3]] + [tensor(*rows[3], target)]
+    lossy[0] = tensor(*rows[0], raw(rows[0][3]), quality=figures)
+    segments = [{"literal": len(header)}, {"count": 4}]
+    without = file("model.safetensors", header + data, segments, raw(header), sha256="")
+    yield Valid("files-of-a-lossy-tensor", manifest(lossy, [without]))
+    lossy = [lossy[0], *tensors[1:]]
+    parts = [
+        file("a", rows[0][3], [{"count": 1}], sha256=""),
+        file("b", rows[1][3] + rows[2][3], [{"first": 1, "count": 2}]),
+        file("d", rows[3][3], [{"first": 3, "count": 1}], sha256=""),
+    ]
+    yield Valid("files-with-and-without-a-digest", manifest(lossy, parts))
 
     gap = b"\0\0\0"
     mixed = header + rows[0][3] + gap + rows[0][3] + gap
