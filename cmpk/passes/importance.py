@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cmpk.passes.weights import Statistics
+from cmpk.passes.base import Statistics
 
-__all__ = ["METHODS", "ImportanceHistogram", "importance_of", "input_axis"]
+__all__ = ["METHODS", "ImportanceHistogram", "importance_of", "input_axis", "squared_errors_weight"]
 
 METHODS: Final = ("magnitude", "activation", "gradient", "taylor", "fisher", "random")
 
@@ -50,12 +50,11 @@ def importance_of(
         drawn = np.random.default_rng([seed, zlib.crc32(name.encode())])
         return drawn.random(weights.shape, np.float32)
     if method == "activation":
-        scale = _input_rms(weights.shape, statistics)
-        return None if scale is None else np.abs(weights) * scale
-    squares = None if statistics is None else statistics.gradient_squares
-    if squares is None or squares.shape != weights.shape or not np.isfinite(squares).all():
+        moment = _input_squares(weights.shape, statistics)
+        return None if moment is None else np.abs(weights) * np.sqrt(moment)
+    squares = _gradient_squares(weights.shape, statistics)
+    if squares is None:
         return None
-    squares = np.maximum(squares, np.float32(0))
     if method == "gradient":
         return np.sqrt(squares)
     if method == "taylor":
@@ -68,8 +67,39 @@ def input_axis(statistics: Statistics | None) -> int:
     return 0 if statistics is not None and statistics.kind == "conv1d" else 1
 
 
-def _input_rms(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray[np.float32] | None:
-    """Root mean square of each input, in a shape that broadcasts against the weights."""
+def squared_errors_weight(
+    weighting: str, shape: tuple[int, ...], statistics: Statistics | None
+) -> NDArray[np.float32] | None:
+    """How much the squared error of each weight matters.
+
+    Parameters
+    ----------
+    weighting : str
+        ``activation``: the mean square of the input that it meets, which makes it the error of the
+        module's output if inputs are independent. ``fisher``: the mean square of its gradient, which makes
+        it the loss of the model to second order (Choi et al. 2017).
+    shape : tuple of int
+    statistics : Statistics or None
+
+    Returns
+    -------
+    float32 array of that shape, none negative; None if the statistics lack what it needs.
+    """
+    if weighting == "fisher":
+        return _gradient_squares(shape, statistics)
+    moment = _input_squares(shape, statistics)
+    return None if moment is None else np.broadcast_to(moment, shape)
+
+
+def _gradient_squares(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray[np.float32] | None:
+    squares = None if statistics is None else statistics.gradient_squares
+    if squares is None or squares.shape != shape or not np.isfinite(squares).all():
+        return None
+    return np.maximum(squares, np.float32(0))
+
+
+def _input_squares(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray[np.float32] | None:
+    """Mean square of each input, in a shape that broadcasts against the weights."""
     moment = None if statistics is None else statistics.second_moment
     if statistics is None or moment is None or len(shape) < 2:
         return None
@@ -77,7 +107,7 @@ def _input_rms(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray
     kept = (shape[0], 1) if statistics.kind in ("conv1d", "embedding") else (1, *shape[1:])
     if diagonal.size != np.prod(kept) or not np.isfinite(diagonal).all():
         return None
-    return np.sqrt(np.maximum(diagonal, np.float32(0))).reshape(kept)
+    return np.maximum(diagonal, np.float32(0)).reshape(kept)
 
 
 class ImportanceHistogram:

@@ -9,7 +9,7 @@ from typing import Final
 
 from cmpk.errors import RecipeError
 
-__all__ = ["check_known", "choice", "int_list", "integer", "number", "rows", "share"]
+__all__ = ["check_known", "choice", "flag", "int_list", "integer", "number", "rows", "share"]
 
 _MAX: Final = sys.float_info.max
 
@@ -85,6 +85,20 @@ def number(
         limits = f"of {low} or more" if high == math.inf else f"within {low} to {high}"
         raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give a number {limits}")
     return float(value)
+
+
+def flag(pass_id: str, options: Mapping[str, object], name: str, default: bool) -> bool:
+    """A truth value.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else.
+    """
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise RecipeError(f"pass {pass_id!r}: {name} is {value!r}; give true or false")
+    return value
 
 
 def choice(pass_id: str, options: Mapping[str, object], name: str, values: tuple[str, ...]) -> str:

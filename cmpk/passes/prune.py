@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cmpk.dtypes import DTYPES
 from cmpk.encodings.base import Part
 from cmpk.errors import RecipeError
-from cmpk.passes.base import Pass
+from cmpk.passes.base import Pass, Statistics
 from cmpk.passes.importance import METHODS, ImportanceHistogram, importance_of, input_axis
 from cmpk.passes.options import check_known, choice, integer, number, rows
-from cmpk.passes.weights import Statistics, weights_of
+from cmpk.passes.weights import has_rows, weights_of
 
 __all__ = ["Prune"]
 
@@ -68,7 +68,7 @@ class Prune(Pass):
         if chosen.scope == "global":
             raise RecipeError("pass 'prune': scope 'global' needs a look at the whole model before it")
         weights = weights_of(part)
-        if weights is None or (chosen.keep_rows and not _has_rows(part, chosen.keep_rows)):
+        if weights is None or not has_rows(part, chosen.keep_rows):
             return None
         importance = importance_of(chosen.method, name, weights, statistics, chosen.seed)
         if importance is None:
@@ -150,10 +150,6 @@ def _n_of_m(value: object) -> tuple[int, int]:
     raise RecipeError(
         f"pass 'prune': n_of_m is {value!r}; give two integers such as [2, 4], the second larger"
     )
-
-
-def _has_rows(part: Part, wanted: list[int]) -> bool:
-    return bool(part.spec.shape) and wanted[-1] < part.spec.shape[0]
 
 
 def _axis(structure: str, ndim: int) -> int | None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from cmpk.archive import Archive
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
+from cmpk.passes.base import Planned, Split
 from cmpk.values import from_float32, to_float32
+from tests.builders import Node, archive, branch, leaf, tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -52,3 +55,18 @@ NOT_WEIGHTS = {
     "too large": Part(TensorSpec("F64", (2, 2)), np.float64([1, 2, 3, 1e300]).view(np.uint8)),
 }
 """Tensors that no lossy pass may touch."""
+
+
+def decoded(planned: object) -> Array:
+    """The numbers that a tensor comes back as, in its shape, by way of a whole archive."""
+    assert isinstance(planned, Split)
+    spec = planned.spec
+    found = Archive(archive([tensor("a", spec.dtype, spec.shape, _node(planned))])).read("a")
+    return to_float32(Part(spec, np.ascontiguousarray(found).reshape(-1).view(np.uint8)))
+
+
+def _node(planned: Planned) -> Node:
+    if isinstance(planned, Part):
+        return leaf(planned.data.tobytes())
+    parts = {name: _node(part) for name, part in planned.parts.items()}
+    return branch(planned.encoding, planned.params, **parts)

@@ -1,0 +1,260 @@
+"""The best few values for many numbers: k-means in one dimension, on a histogram.
+
+Numbers are counted by the upper 20 bits of their single precision, so that the work and the memory after
+that do not depend on how many there are. In one dimension clusters are intervals, and where k intervals
+best begin is found exactly by dynamic programming (Wang and Song, "Ckmeans.1d.dp", R Journal 2011), here
+with the divide and conquer that the monotone starts allow. The intervals may begin at up to
+`_MAX_PLACES` places, all of them where there are no more bins that occur; Lloyd's iteration over all bins,
+which never makes it worse, goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["INITS", "Nearest", "Points", "cluster", "points_of"]
+
+INITS: Final = ("optimal", "linear", "density", "random")
+
+_SHIFT: Final = 12
+_N_BINS: Final = 1 << (32 - _SHIFT)
+_MAX_PLACES: Final = 4096
+_PLACES_PER_CENTROID: Final = 16
+_MIN_PLACES: Final = 1024
+_MAX_STEPS: Final = 300
+
+F64 = NDArray[np.float64]
+
+
+class Points(NamedTuple):
+    """Numbers that occur, in ascending order, and how much each of them weighs; float64, shape (n,)."""
+
+    values: F64
+    weights: F64
+
+
+def points_of(pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]) -> Points:
+    """Count numbers by their upper bits; a bin stands at their mean, within a 2048th of each of them.
+
+    Parameters
+    ----------
+    pieces : iterable of (float32 array, float32 array or None)
+        Finite numbers, and what each weighs, 1 by default.
+    """
+    weights, moments = np.zeros(_N_BINS), np.zeros(_N_BINS)
+    for values, their_weights in pieces:
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        bins = flat.view(np.uint32) >> _SHIFT
+        if their_weights is None:
+            weights += np.bincount(bins, None, _N_BINS)
+            moments += np.bincount(bins, flat, _N_BINS)
+        else:
+            theirs = their_weights.reshape(-1).astype(np.float64)
+            weights += np.bincount(bins, theirs, _N_BINS)
+            moments += np.bincount(bins, theirs * flat, _N_BINS)
+    half = _N_BINS // 2
+    weights[0] += weights[half]  # both zeros, and what is next to nothing
+    weights[half] = moments[0] = 0
+    bins = np.flatnonzero(weights)
+    order = np.concatenate([bins[bins >= half][::-1], bins[bins < half]])
+    return Points(moments[order] / weights[order], weights[order])
+
+
+def cluster(
+    points: Points, n_centroids: int, init: str = "optimal", seed: int = 0, zero: bool = False
+) -> F64:
+    """Centroids with the least weighted squared distance to the points that can be found.
+
+    Parameters
+    ----------
+    points : Points
+        One at least.
+    n_centroids : int
+        At least 1, and 2 with ``zero``.
+    init : str
+        ``optimal``: see the module. ``linear``, ``density``, ``random``: evenly over the range, evenly
+        over the points, or points at random, each followed by Lloyd's iteration (Han et al., "Deep
+        Compression", 2015).
+    seed : int
+        For ``random``.
+    zero : bool
+        Make one of them exactly 0; points at 0 then have no part in where the others are.
+
+    Returns
+    -------
+    float64 array, ascending, at most ``n_centroids`` of them; none is without points, but for zero.
+    """
+    if zero:
+        apart = points.values != 0
+        points = Points(points.values[apart], points.weights[apart])
+        n_centroids -= 1
+    n_centroids = min(n_centroids, len(points.values))
+    if not n_centroids:
+        return np.zeros(1)
+    centroids = np.unique(_start(points, n_centroids, init, seed))
+    if zero:
+        centroids = np.insert(centroids, np.searchsorted(centroids, 0.0), 0.0)
+    return _lloyd(points, centroids, zero)
+
+
+class Nearest:
+    """Tells which of up to 256 ascending centroids is nearest to a number; the lower of two.
+
+    Parameters
+    ----------
+    centroids : float64 array
+    n_values : int
+        How many will be asked for: for many, a table by their upper bits replaces the search.
+    """
+
+    def __init__(self, centroids: F64, n_values: int) -> None:
+        middles = (centroids[1:] + centroids[:-1]) / 2
+        rounded = middles.astype(np.float32)
+        # Down: a number up to the middle is at most that in single precision, too.
+        below = np.nextafter(rounded, np.float32(-np.inf))
+        self._bounds = np.append(np.where(rounded > middles, below, rounded), np.float32(np.inf))
+        self._lowest: NDArray[np.uint8] | None = None
+        if n_values > 2 * _N_BINS:
+            self._build_table()
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Which of them, for finite numbers of any shape."""
+        if self._lowest is None:
+            return np.searchsorted(self._bounds, values).astype(np.uint8)
+        codes: NDArray[np.uint8] = self._lowest[values.view(np.uint32) >> _SHIFT]
+        for _ in range(self._bounds_in_a_bin):
+            codes += values > self._bounds[codes]
+        return codes
+
+    def _build_table(self) -> None:
+        bits = np.arange(_N_BINS, dtype=np.uint32) << _SHIFT
+        ends = [(bits | within).view(np.float32) for within in (0, (1 << _SHIFT) - 1)]
+        # What is neither finite nor a number is at the end of either half; it is never asked for.
+        codes = [np.searchsorted(self._bounds, np.nan_to_num(end)).astype(np.uint8) for end in ends]
+        half = _N_BINS // 2
+        self._lowest = np.concatenate([codes[0][:half], codes[1][half:]])
+        highest = np.concatenate([codes[1][:half], codes[0][half:]])
+        self._bounds_in_a_bin = int((highest.astype(np.int16) - self._lowest).max())
+
+
+def _start(points: Points, n_centroids: int, init: str, seed: int) -> F64:
+    values, weights = points
+    if init == "optimal":
+        return _optimal(points, n_centroids)
+    if init == "linear":
+        return np.linspace(values[0], values[-1], n_centroids)
+    reached = np.cumsum(weights) / weights.sum()
+    if init == "density":
+        shares = (np.arange(n_centroids) + 0.5) / n_centroids
+    else:
+        shares = np.random.default_rng(seed).random(n_centroids)
+    return values[np.minimum(np.searchsorted(reached, shares), len(values) - 1)]
+
+
+def _lloyd(points: Points, centroids: F64, zero: bool) -> F64:
+    """Lloyd's iteration; one without points goes, and with ``zero`` the one at 0 stays there."""
+    values, weights = points
+    moments = weights * values
+    cuts = np.empty(0, np.intp)
+    for _ in range(_MAX_STEPS):
+        before = cuts
+        cuts = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2, side="right")
+        cuts = np.concatenate(([0], cuts, [len(values)]))
+        if np.array_equal(cuts, before):
+            break
+        # Sums of each interval on its own: differences of running ones would cancel near zero.
+        used = np.diff(cuts) > 0
+        starts = cuts[:-1][used]
+        means = np.add.reduceat(moments, starts) / np.add.reduceat(weights, starts)
+        fixed = (centroids == 0) & zero
+        moved = centroids.copy()
+        moved[used] = means
+        moved[fixed] = 0
+        centroids = moved[used | fixed]
+    return centroids
+
+
+def _optimal(points: Points, n_centroids: int) -> F64:
+    """Means of the best intervals that begin at places of `_places`."""
+    values, weights = points
+    if n_centroids == len(values):
+        return values
+    places = _places(points, n_centroids)
+    # From the middle of the numbers: squares of what is far from zero would cancel.
+    shifted = values - np.average(values, weights=weights)
+    sums = [np.concatenate(([0.0], np.cumsum(weights * shifted**power)))[places] for power in range(3)]
+    begins = _best_begins(sums[0], sums[1], sums[2], n_centroids)
+    ends = np.append(begins[1:], len(places) - 1)
+    means = (sums[1][ends] - sums[1][begins]) / (sums[0][ends] - sums[0][begins])
+    return np.asarray(means + np.average(values, weights=weights))
+
+
+def _places(points: Points, n_centroids: int) -> NDArray[np.intp]:
+    """Where intervals may begin, as indices into the points, the end included.
+
+    Evenly in the cube root of the density, as the best intervals of many are (Panter and Dite 1951).
+    """
+    values, weights = points
+    wanted = min(max(_MIN_PLACES, _PLACES_PER_CENTROID * n_centroids), _MAX_PLACES)
+    if len(values) <= wanted:
+        return np.arange(len(values) + 1)
+    width = np.gradient(values)
+    reached = np.cumsum(np.cbrt(weights * width * width))
+    found = np.searchsorted(reached, np.linspace(0, reached[-1], wanted + 1))
+    return np.unique(np.concatenate(([0], found[1:-1], [len(values)])))
+
+
+def _best_begins(mass: F64, moment: F64, square: F64, n_intervals: int) -> NDArray[np.intp]:
+    """Where the ``n_intervals`` with the least squared error begin.
+
+    Parameters
+    ----------
+    mass, moment, square : float64 array, shape (places,)
+        Sums of the points' weights, of them times the values, and times their squares, up to each place.
+
+    Returns
+    -------
+    intp array, shape (n_intervals,)
+        Places, the first 0. For each end the best last begin only grows with the end: so the ends in the
+        middle bound those on either side of them, and a layer costs O(places log places).
+    """
+    n_places = len(mass)
+
+    def error(begin: NDArray[np.intp], end: NDArray[np.intp]) -> F64:
+        weight, first = mass[end] - mass[begin], moment[end] - moment[begin]
+        return np.asarray(square[end] - square[begin] - first * first / weight)
+
+    ends = np.arange(1, n_places)
+    best = np.concatenate(([0.0], error(np.zeros_like(ends), ends)))
+    layers = []
+    for layer in range(1, n_intervals):
+        reached, begin = np.full(n_places, np.inf), np.full(n_places, layer)
+        step = 1 << (n_places - layer - 1).bit_length()
+        while step > 1:
+            half = step // 2
+            end = np.arange(layer + half, n_places, step)
+            low = np.where(end - half > layer, begin[np.maximum(end - half, layer)], layer)
+            beyond = end + half
+            high = np.where(beyond < n_places, begin[np.minimum(beyond, n_places - 1)], end - 1)
+            high = np.minimum(high, end - 1)
+            sizes = high - low + 1
+            firsts = np.cumsum(sizes) - sizes
+            tried = np.arange(int(sizes.sum())) - np.repeat(firsts - low, sizes)
+            costs = best[tried] + error(tried, np.repeat(end, sizes))
+            lowest = np.minimum.reduceat(costs, firsts)
+            hits = np.flatnonzero(costs == np.repeat(lowest, sizes))
+            # The first of each end's: hits are in order, and every end has one.
+            where = hits[np.searchsorted(hits, firsts)]
+            reached[end], begin[end] = lowest, tried[where]
+            step = half
+        layers.append(begin)
+        best = reached
+    begins = [n_places - 1]
+    for begin in reversed(layers):
+        begins.append(int(begin[begins[-1]]))
+    begins.append(0)
+    return np.array(begins[:0:-1], np.intp)
