@@ -283,7 +283,7 @@ def test_more_mantissa_bits_than_there_are_mean_all_there_are() -> None:
 def test_the_plan_depends_on_nothing_but_the_tensor() -> None:
     rows = normal(512, 1024)
     rows[::3] *= 100
-    options = load_recipe("lossless-max").passes["split_floats"]
+    options = load_recipe("lossless-max").rules[0].passes[0].options
     part = Part(TensorSpec("F32", rows.shape), f32(rows))
     plans = [repr(SplitFloats().apply(name, part, options)) for name in ("a", "b")]
     assert plans[0] == plans[1]
