@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import time
@@ -23,11 +24,21 @@ from cmpk.coding import Coded, Coder, decoded, node_of, stored_nbytes
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import PluginError, SourceError, blame
-from cmpk.format import ByteSink, ContainerWriter, FileEntry, Manifest, Node, TensorEntry, atomic_file
+from cmpk.format import (
+    ByteSink,
+    ContainerWriter,
+    FileEntry,
+    Manifest,
+    Node,
+    Quality,
+    TensorEntry,
+    atomic_file,
+)
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.importers.state_dict import StateDictSource, checked_metadata
 from cmpk.indexing import default_threads
 from cmpk.kernels.interface import U8
+from cmpk.quality import quality_of
 from cmpk.recipe import Recipe, load_recipe
 from cmpk.registry import Registry, install_kernels, registry
 from cmpk.version import __version__
@@ -164,6 +175,8 @@ class _Packed:
     coded : Coded
     source_digest, digest : str
         BLAKE3 of its bytes as they came, and as they will be decoded.
+    quality : Quality or None
+        None if these are the same.
     left_alone : tuple of str
         Passes that were to change it and did not.
     """
@@ -171,6 +184,7 @@ class _Packed:
     coded: Coded
     source_digest: str
     digest: str
+    quality: Quality | None
     left_alone: tuple[str, ...] = ()
 
 
@@ -188,6 +202,7 @@ class _Packer:
         self._coder = Coder(recipe, self.registry)
         self._chain = Chain(recipe, self.registry)
         self._providers: dict[str, str] = {}
+        self._lossy: set[str] = set()
 
     def pack(self, source: ModelSource, writer: ContainerWriter, progress: Progress | None) -> Manifest:
         """Write all streams and return the manifest that describes them."""
@@ -207,7 +222,10 @@ class _Packer:
                     tensors.append(_alias(tensor, holder, tied=0))
                 else:
                     self._providers |= self._coder.plugins_in(packed.coded)
-                    tensors.append(_entry(tensor, packed.digest, _write(packed.coded, writer)))
+                    node = _write(packed.coded, writer)
+                    tensors.append(_entry(tensor, packed.digest, node, packed.quality))
+                    if packed.quality is not None:
+                        self._lossy.add(tensor.name)
             # Views of one storage are more bytes than the file that they come from.
             done = min(done + tensor.spec.nbytes, source.nbytes)
             if progress is not None:
@@ -258,13 +276,13 @@ class _Packer:
         outcome = self._chain.apply(name, Part(tensor.spec, data))
         with blame(f"pass {outcome.pass_id!r}", outcome.plugin):
             coded = self._coder.code(outcome.planned, threads)
-        is_exact = outcome.is_exact
         if outcome.planned is not outcome.part and not self._coder.pays(stored_nbytes(coded), len(data)):
             # What the pass found does not pay: noise in the types of its parts is noise all the same.
-            coded, is_exact = self._coder.smallest(outcome.part, threads), True
+            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
+            coded = self._coder.smallest(outcome.part, threads)
         result = outcome.part.data
         plugins = {*outcome.plugins, *self._coder.plugins_in(coded).values()}
-        if not is_exact:
+        if not outcome.is_exact:
             with _unreadable(name, plugins):
                 if plugins:
                     self._coder.check_leaves(outcome.planned, coded)
@@ -272,9 +290,10 @@ class _Packer:
         source_digest = digest = blake3.blake3(data.data).hexdigest()
         if result is not outcome.source.data:
             digest = blake3.blake3(result.data).hexdigest()
+        quality = None if digest == source_digest else quality_of(outcome, coded, result)
         if plugins:
             self._check_readable(name, tensor.spec, coded, digest, plugins)
-        return _Packed(coded, source_digest, digest, outcome.left_alone)
+        return _Packed(coded, source_digest, digest, quality, outcome.left_alone)
 
     def _check_readable(
         self, name: str, spec: TensorSpec, coded: Coded, digest: str, plugins: Iterable[str]
@@ -301,14 +320,19 @@ class _Packer:
                 self._check_readable(file.path, spec, coded, digest, plugins.values())
                 self._providers |= plugins
             node = _write(coded, writer)
-        nbytes = len(literal) + sum(
-            TensorSpec(entry.dtype, entry.shape).nbytes
+        inside = [
+            entry
             for segment in file.segments
             for entry in tensors[segment.first : segment.first + segment.count]
-        )
-        return FileEntry(
-            path=file.path, nbytes=nbytes, sha256=file.sha256, segments=file.segments, literal=node
-        )
+        ]
+        nbytes = len(literal) + sum(TensorSpec(entry.dtype, entry.shape).nbytes for entry in inside)
+        # What is put together from lossy tensors is not the file that was packed.
+        sha256 = "" if any(map(self._is_lossy, inside)) else file.sha256
+        return FileEntry(path=file.path, nbytes=nbytes, sha256=sha256, segments=file.segments, literal=node)
+
+    def _is_lossy(self, entry: TensorEntry) -> bool:
+        name = entry.data.params["target"] if entry.data.encoding == "alias" else entry.name
+        return name in self._lossy
 
 
 @contextlib.contextmanager
@@ -332,16 +356,16 @@ def _write(coded: Coded, writer: ContainerWriter) -> Node:
 
 
 def _note_left_alone(pass_id: str, names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMES]) + (
-        f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    )
-    return f"pass {pass_id!r} can do nothing for {len(names)} tensors, which it left as they are: {shown}"
+    shown = ", ".join(names[:_MAX_NAMES])
+    if len(names) > _MAX_NAMES:
+        shown += f" and {len(names) - _MAX_NAMES} more"
+    tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    return f"pass {pass_id!r} can't handle {tensors}, left as before: {shown}"
 
 
-def _entry(tensor: SourceTensor, digest: str, node: Node) -> TensorEntry:
-    return TensorEntry(
-        name=tensor.name, dtype=tensor.spec.dtype, shape=tensor.spec.shape, blake3=digest, data=node
-    )
+def _entry(tensor: SourceTensor, digest: str, node: Node, quality: Quality | None = None) -> TensorEntry:
+    dtype, shape = tensor.spec
+    return TensorEntry(name=tensor.name, dtype=dtype, shape=shape, blake3=digest, quality=quality, data=node)
 
 
 def _alias(tensor: SourceTensor, target: str, tied: int) -> TensorEntry:
