@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import blake3
@@ -169,18 +171,32 @@ class Archive:
         UnknownIdError
             If a codec or encoding is not installed.
         """
-        decoder = Decoder(self._read_stream, threads)
-        for name, out in outs.items():
-            self._decode_into(decoder, name, 0, self.spec(name).numel, out)
+        # Decoding is safe on any bytes, so that digests may be late: with several threads they are checked
+        # while the kernels run, without the interpreter.
+        decoder = Decoder(self._read_stream if threads == 1 else self._read_unchecked, threads)
         try:
-            decoder.flush()
-        except CorruptStreamError as error:
-            if len(outs) == 1:
-                raise CorruptStreamError(f"tensor {next(iter(outs))!r}: {error}") from error
-            # Rare enough to afford finding out which tensor it was.
             for name, out in outs.items():
-                self.read_into({name: out}, threads)
-            raise
+                self._decode_into(decoder, name, 0, self.spec(name).numel, out)
+            with contextlib.nullcontext() if threads == 1 else self._digests_checked(outs):
+                decoder.flush()
+        except CorruptStreamError as error:
+            if len(outs) > 1 or threads > 1:
+                # Rare enough to afford finding out which tensor and which stream it was.
+                for name, out in outs.items():
+                    self.read_into({name: out})
+            name = next(iter(outs))
+            message = str(error)
+            raise CorruptStreamError(message if name in message else f"tensor {name!r}: {message}") from error
+
+    @contextlib.contextmanager
+    def _digests_checked(self, names: Iterable[str]) -> Iterator[None]:
+        """Check the streams of tensors on a thread of its own, meanwhile."""
+        targets = dict.fromkeys(map(self.target_of, names))
+        leaves = [leaf for target in targets for leaf in leaves_of(self._roots[target])]
+        with ThreadPoolExecutor(1) as pool:
+            checked = pool.submit(lambda: [self._read_stream(leaf) for leaf in leaves])
+            yield
+            checked.result()
 
     def read_range(self, name: str, start: int, stop: int, threads: int = 1) -> U8:
         """The bytes of elements ``start .. stop - 1``, decoding little more than these."""
@@ -321,6 +337,9 @@ class Archive:
 
     def _read_stream(self, leaf: Leaf) -> memoryview:
         return self._reader.stream(leaf.offset, leaf.node)
+
+    def _read_unchecked(self, leaf: Leaf) -> memoryview:
+        return self._reader.unchecked_stream(leaf.offset, leaf.node)
 
     def _decode_into(self, decoder: Decoder, name: str, start: int, stop: int, out: U8) -> None:
         target = self.target_of(name)

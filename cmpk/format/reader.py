@@ -90,14 +90,24 @@ class ContainerReader:
         CmpkError
             If the reader has been closed.
         """
-        if not self._view:
-            raise CmpkError("the archive has been closed")
-        view = self._view[offset : offset + leaf.nbytes]
+        view = self.unchecked_stream(offset, leaf)
         if xxhash.xxh3_64_hexdigest(view) != leaf.xxh3:
             raise CorruptStreamError(
                 f"the {leaf.codec} stream at {offset} does not match its digest; the file is damaged"
             )
         return view
+
+    def unchecked_stream(self, offset: int, leaf: Node) -> memoryview:
+        """The bytes of a stream, whatever they are; for who checks them in another way.
+
+        Raises
+        ------
+        CmpkError
+            If the reader has been closed.
+        """
+        if not self._view:
+            raise CmpkError("the archive has been closed")
+        return self._view[offset : offset + leaf.nbytes]
 
     def check_padding(self) -> None:
         """Check that alignment skipped nothing but zeros.
