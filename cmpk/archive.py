@@ -178,15 +178,13 @@ class Archive:
             for name, out in outs.items():
                 self._decode_into(decoder, name, 0, self.spec(name).numel, out)
             with contextlib.nullcontext() if threads == 1 else self._digests_checked(outs):
-                decoder.flush()
-        except CorruptStreamError as error:
+                self._flush(decoder, next(iter(outs), ""))
+        except CorruptStreamError:
             if len(outs) > 1 or threads > 1:
                 # Rare enough to afford finding out which tensor and which stream it was.
                 for name, out in outs.items():
                     self.read_into({name: out})
-            name = next(iter(outs))
-            message = str(error)
-            raise CorruptStreamError(message if name in message else f"tensor {name!r}: {message}") from error
+            raise
 
     @contextlib.contextmanager
     def _digests_checked(self, names: Iterable[str]) -> Iterator[None]:
@@ -206,10 +204,7 @@ class Archive:
         out = allocate((stop - start) * spec.nbytes // spec.numel if spec.numel else 0)
         decoder = Decoder(self._read_stream, threads)
         self._decode_into(decoder, name, start, stop, out)
-        try:
-            decoder.flush()
-        except CorruptStreamError as error:
-            raise CorruptStreamError(f"tensor {name!r}: {error}") from error
+        self._flush(decoder, name)
         return out
 
     def view(self, name: str) -> U8 | None:
@@ -340,6 +335,12 @@ class Archive:
 
     def _read_unchecked(self, leaf: Leaf) -> memoryview:
         return self._reader.unchecked_stream(leaf.offset, leaf.node)
+
+    def _flush(self, decoder: Decoder, name: str) -> None:
+        try:
+            decoder.flush()
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"tensor {name!r}: {error}") from error
 
     def _decode_into(self, decoder: Decoder, name: str, start: int, stop: int, out: U8) -> None:
         target = self.target_of(name)

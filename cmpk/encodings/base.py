@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
+
+import msgspec
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """A stream that has been located, with the type and shape of the tensor in it.
 
     Attributes
@@ -55,8 +55,7 @@ class Leaf:
     plugin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(msgspec.Struct, frozen=True):
     """An encoding and its parts; attributes as those of `Leaf`."""
 
     node: Node
