@@ -36,9 +36,18 @@ def cmpk_encodings() -> Sequence[Encoding]:
 @hookimpl
 def cmpk_passes() -> Sequence[Pass]:
     """The passes of the built-in recipes."""
-    from cmpk.passes import SplitFloats
+    from cmpk import passes
 
-    return (SplitFloats(),)
+    return (
+        passes.SplitFloats(),
+        passes.Prune(),
+        passes.Share(),
+        passes.RoundInt(),
+        passes.FixedPoint(),
+        passes.Binarize(),
+        passes.Ternarize(),
+        passes.NormalFloat(),
+    )
 
 
 @hookimpl

@@ -1,6 +1,22 @@
 """Passes: what a tensor becomes, decided at pack time only. Loading never imports this package."""
 
 from cmpk.passes.base import Pass, Planned, Split, Statistics
+from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
+from cmpk.passes.prune import Prune
+from cmpk.passes.share import Share
 from cmpk.passes.split_floats import SplitFloats
 
-__all__ = ["Pass", "Planned", "Split", "SplitFloats", "Statistics"]
+__all__ = [
+    "Binarize",
+    "FixedPoint",
+    "NormalFloat",
+    "Pass",
+    "Planned",
+    "Prune",
+    "RoundInt",
+    "Share",
+    "Split",
+    "SplitFloats",
+    "Statistics",
+    "Ternarize",
+]

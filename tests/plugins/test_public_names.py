@@ -34,7 +34,10 @@ PUBLIC = {
         Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend Source U8
     """,
     "cmpk.numpy": "load load_file read_array save save_file",
-    "cmpk.passes": "Pass Planned Split SplitFloats Statistics",
+    "cmpk.passes": """
+        Binarize FixedPoint NormalFloat Pass Planned Prune RoundInt Share Split SplitFloats Statistics
+        Ternarize
+    """,
     "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",
     "cmpk.registry": """
         Origin PluginProblem Registered Registry builtin_registry codec_of find install_kernels
