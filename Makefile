@@ -32,7 +32,7 @@ demo: $(READY)
 
 # pytest comes last: its summary is what a reader, and CI, looks for.
 test: lint native fuzz
-	$(BIN)/python -m pytest
+	CMPK_REQUIRE_MODEL=1 $(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -107,10 +107,11 @@ def _mantissa_bits(options: Mapping[str, object], dtype: str) -> list[int]:
 
 def _may_be_codebook(part: Part) -> bool:
     elements = part.data.view(f"u{DTYPES[part.spec.dtype].nbytes}")
-    sample = elements[:: max(1, len(elements) // _DISTINCT_SAMPLE_ELEMENTS)]
+    sample = np.sort(elements[:: max(1, len(elements) // _DISTINCT_SAMPLE_ELEMENTS)])
+    n_distinct = 1 + np.count_nonzero(sample[1:] != sample[:-1])
     # A float_split symbol costs a byte or more an element in the end; one code costs up to a byte.
     # Bytes themselves have at most 256 values: there a codebook says nothing.
-    return elements.itemsize > 1 and len(np.unique(sample)) <= min(256, len(sample) // 8)
+    return elements.itemsize > 1 and n_distinct <= min(256, len(sample) // 8)
 
 
 def _plan(part: Part, options: _Options) -> Planned:

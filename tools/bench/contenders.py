@@ -16,6 +16,7 @@ import zstandard
 
 import cmpk
 import cmpk.torch
+from cmpk.format import MemorySink
 
 from .models import DTYPES
 
@@ -78,9 +79,15 @@ class Cmpk(Contender):
 
     recipe: ClassVar[str]
 
-    def pack(self, prepared: Tensors) -> bytes:
-        """See `Contender.pack`."""
-        return cmpk.torch.save(prepared, recipe=self.recipe, jobs=self.threads)
+    def pack(self, prepared: Tensors) -> MemorySink:
+        """Pieces of a file in memory, as other compressors of tensors give one piece for each."""
+        sink = MemorySink()
+        cmpk.pack(prepared, sink, recipe=self.recipe, jobs=self.threads)
+        return sink
+
+    def write(self, packed: MemorySink, path: Path) -> None:
+        """See `Contender.write`."""
+        path.write_bytes(packed.getvalue())
 
     def pack_file(self, source: Path, path: Path) -> None:
         """Hashes the source and syncs the file to disk as well."""
