@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Part
+from cmpk.format.quality import decibels
 from cmpk.kernels.interface import U8
 from cmpk.values import FLOAT_NAMES, to_float32
 
@@ -86,20 +87,17 @@ class Deviation:
         return min(1.0, self.products / math.sqrt(self.source_squares) / math.sqrt(self.squares))
 
 
-def decibels(error: float) -> float:
-    """The signal-to-noise ratio of a relative error."""
-    if not error:
-        return math.inf
-    return -math.inf if math.isinf(error) else -20 * math.log10(error)
-
-
-def deviation(spec: TensorSpec, source: U8, found: U8) -> Deviation | None:
-    """How far the elements of a tensor are from those of another of the same type and shape.
+def deviation(spec: TensorSpec, source: U8, found: U8, found_dtype: str = "") -> Deviation | None:
+    """How far the elements of a tensor are from those of another of the same shape.
 
     Parameters
     ----------
     spec : TensorSpec
-    source, found : uint8 array, shape (spec.nbytes,)
+    source : uint8 array, shape (spec.nbytes,)
+    found : uint8 array
+        The other's bytes.
+    found_dtype : str
+        Its type, if it is another one.
 
     Returns
     -------
@@ -110,13 +108,12 @@ def deviation(spec: TensorSpec, source: U8, found: U8) -> Deviation | None:
     -----
     Sums are in double precision, block by block, and each block pairwise: the same on every machine.
     """
-    if not _is_known(spec.dtype):
+    found_dtype = found_dtype or spec.dtype
+    if not _is_known(spec.dtype) or not _is_known(found_dtype):
         return None
-    itemsize = DTYPES[spec.dtype].nbytes
     total = Deviation()
     for start in range(0, spec.numel, _BLOCK_ELEMENTS):
-        cut = slice(start * itemsize, (start + _BLOCK_ELEMENTS) * itemsize)
-        total += _of_block(_numbers(spec.dtype, source[cut]), _numbers(spec.dtype, found[cut]))
+        total += _of_block(_numbers(spec.dtype, source, start), _numbers(found_dtype, found, start))
     return total
 
 
@@ -124,11 +121,13 @@ def _is_known(dtype: str) -> bool:
     return dtype in FLOAT_NAMES or (bool(DTYPES[dtype].numpy_name) and dtype != "C64")
 
 
-def _numbers(dtype: str, data: U8) -> F64:
-    numpy_name = DTYPES[dtype].numpy_name
+def _numbers(dtype: str, data: U8, start: int) -> F64:
+    """The elements of the block that begins at element ``start``."""
+    itemsize, numpy_name = DTYPES[dtype].nbytes, DTYPES[dtype].numpy_name
+    data = data[start * itemsize : (start + _BLOCK_ELEMENTS) * itemsize]
     if numpy_name:
         return data.view(numpy_name).astype(np.float64)
-    part = Part(TensorSpec(dtype, (len(data) // DTYPES[dtype].nbytes,)), data)
+    part = Part(TensorSpec(dtype, (len(data) // itemsize,)), data)
     return to_float32(part).astype(np.float64)
 
 

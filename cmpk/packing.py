@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import blake3
 import msgspec
@@ -23,7 +23,7 @@ from cmpk.chain import Chain, read_only
 from cmpk.coding import Coded, Coder, decoded, node_of, stored_nbytes
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
-from cmpk.errors import PluginError, SourceError, blame
+from cmpk.errors import PluginError, blame
 from cmpk.format import (
     ByteSink,
     ContainerWriter,
@@ -31,24 +31,25 @@ from cmpk.format import (
     Manifest,
     Node,
     Quality,
+    QualitySummary,
     TensorEntry,
     atomic_file,
 )
+from cmpk.format.quality import summary_of
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
-from cmpk.importers.state_dict import StateDictSource, checked_metadata
+from cmpk.importers.state_dict import checked_metadata
 from cmpk.indexing import default_threads
 from cmpk.kernels.interface import U8
 from cmpk.quality import quality_of
 from cmpk.recipe import Recipe, load_recipe
-from cmpk.registry import Registry, install_kernels, registry
+from cmpk.registry import install_kernels, registry
+from cmpk.sources import PathLike, Source, open_source
 from cmpk.version import __version__
 
 __all__ = ["PackReport", "Progress", "pack"]
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of the source done and in all."""
-
-PathLike: TypeAlias = str | os.PathLike[str]
 
 _MAX_NAMES: Final = 3
 """Tensors that a note names."""
@@ -70,7 +71,9 @@ class PackReport:
         The archive's name: digest of its manifest.
     seconds : float
     notes : list of str
-        What a user should know about how the source was taken.
+        What a user should know about how the source was taken, and what passes left alone.
+    quality : QualitySummary or None
+        What the lossy tensors have kept; None if there are none.
     """
 
     source_nbytes: int
@@ -80,10 +83,11 @@ class PackReport:
     sha256: str
     seconds: float
     notes: list[str]
+    quality: QualitySummary | None = None
 
 
 def pack(
-    src: PathLike | Mapping[str, Any] | ModelSource,
+    src: Source,
     dst: PathLike | ByteSink,
     *,
     recipe: PathLike | Recipe = "lossless",
@@ -128,7 +132,7 @@ def pack(
     metadata = None if metadata is None else checked_metadata(metadata)
     packer = _Packer(load_recipe(recipe), jobs or default_threads())
     with contextlib.ExitStack() as stack:
-        source = _open_source(src, packer.registry)
+        source = open_source(src, packer.registry)
         stack.callback(source.close)
         if isinstance(dst, str | os.PathLike):
             sink: ByteSink = stack.enter_context(atomic_file(Path(dst), overwrite=force))
@@ -147,23 +151,11 @@ def pack(
         sha256=footer.manifest_sha256.hex(),
         seconds=time.perf_counter() - started,
         notes=[*source.notes, *packer.notes],
+        quality=summary_of(
+            (entry.name, TensorSpec(entry.dtype, entry.shape).numel, entry.quality)
+            for entry in manifest.tensors
+        ),
     )
-
-
-def _open_source(src: PathLike | Mapping[str, Any] | ModelSource, offers: Registry) -> ModelSource:
-    if isinstance(src, ModelSource):
-        return src
-    if isinstance(src, Mapping):
-        return StateDictSource(src)
-    path = Path(src)
-    if not path.exists():
-        raise SourceError(f"{str(path)!r} does not exist")
-    for registered in offers.importers.values():
-        with blame(f"importer {registered.item.id!r}", registered.plugin):
-            if registered.item.accepts(path):
-                return registered.item.open(path)
-    forms = "; ".join(registered.item.summary for registered in offers.importers.values())
-    raise SourceError(f"{str(path)!r} is in no form that can be packed: {forms}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +225,14 @@ class _Packer:
         files = [self._write_file(file, writer, tensors) for file in source.files()]
         if progress is not None:
             progress(source.nbytes, source.nbytes)
-        self.notes = [_note_left_alone(pass_id, names) for pass_id, names in left_alone.items()]
+        self.notes += [_note_left_alone(pass_id, names) for pass_id, names in left_alone.items()]
         return Manifest(
             producer=f"cmpk {__version__}",
             recipe=self._recipe.name,
             metadata=source.metadata,
             providers=dict(sorted(self._providers.items())),
             tensors=tensors,
-            files=files,
+            files=[file for file in files if file is not None],
         )
 
     def _packed(self, source: ModelSource) -> Iterator[tuple[SourceTensor, _Packed | None]]:
@@ -308,7 +300,20 @@ class _Packer:
             with Archive(sink.getvalue()) as archive:
                 archive.verify(deep=True)
 
-    def _write_file(self, file: SourceFile, writer: ContainerWriter, tensors: list[TensorEntry]) -> FileEntry:
+    def _write_file(
+        self, file: SourceFile, writer: ContainerWriter, tensors: list[TensorEntry]
+    ) -> FileEntry | None:
+        inside = [
+            entry
+            for segment in file.segments
+            for entry in tensors[segment.first : segment.first + segment.count]
+        ]
+        is_lossy = any(map(self._is_lossy, inside))
+        if is_lossy and not file.takes_other_values:
+            self.notes.append(
+                f"{file.path!r} can't hold tensors that were changed; unpacking gives a .safetensors file"
+            )
+            return None
         node = None
         literal = read_only(file.literal)
         if len(literal):
@@ -320,14 +325,9 @@ class _Packer:
                 self._check_readable(file.path, spec, coded, digest, plugins.values())
                 self._providers |= plugins
             node = _write(coded, writer)
-        inside = [
-            entry
-            for segment in file.segments
-            for entry in tensors[segment.first : segment.first + segment.count]
-        ]
         nbytes = len(literal) + sum(TensorSpec(entry.dtype, entry.shape).nbytes for entry in inside)
         # What is put together from lossy tensors is not the file that was packed.
-        sha256 = "" if any(map(self._is_lossy, inside)) else file.sha256
+        sha256 = "" if is_lossy else file.sha256
         return FileEntry(path=file.path, nbytes=nbytes, sha256=sha256, segments=file.segments, literal=node)
 
     def _is_lossy(self, entry: TensorEntry) -> bool:

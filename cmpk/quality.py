@@ -1,4 +1,4 @@
-"""What a lossy tensor has kept of its source, for the manifest (spec/container.md, section 3.1.1)."""
+"""Finding out what a lossy tensor has kept of its source (spec/container.md, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from cmpk.coding import Coded, stored_nbytes
 from cmpk.deviation import Deviation, deviation
 from cmpk.dtypes import DTYPES
 from cmpk.encodings.base import Part
-from cmpk.format import Quality
+from cmpk.format.quality import MOST, Quality
 from cmpk.kernels.interface import U8
 from cmpk.passes.base import Planned, Split
 
 __all__ = ["quality_of"]
 
-_MOST: Final = (1 << 63) - 1
 _BILLION: Final = 10**9
 
 
@@ -75,4 +74,4 @@ def _width(part: Part) -> int:
 
 
 def _integer(value: float) -> int:
-    return round(value) if value < _MOST else _MOST
+    return round(value) if value < MOST else MOST

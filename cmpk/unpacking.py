@@ -28,7 +28,7 @@ def unpack(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Restore the files that were packed, byte for byte.
+    """Restore the files that were packed, byte for byte; those of lossy tensors as these are decoded.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def unpack(
     -------
     list of Path
         The files written. Each appears under its name only when it is complete and its SHA-256 has
-        been checked.
+        been checked, or, where it has lossy tensors and so none, every tensor's BLAKE3.
 
     Raises
     ------

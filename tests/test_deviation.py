@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cmpk.deviation import Deviation, decibels, deviation
+from cmpk.deviation import Deviation, deviation
 from cmpk.dtypes import TensorSpec
+from cmpk.format.quality import decibels
 from cmpk.kernels.interface import U8
 
 NUMBERS = st.floats(-(2.0**60), 2.0**60, width=32)

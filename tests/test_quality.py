@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 import cmpk
 import cmpk.numpy
@@ -36,24 +37,9 @@ PRUNED = Recipe(
     codecs=("raw", "huffman", "rans", "zstd:3"),
     rules=(
         Rule((LOSSLESS,), names=("*bias*",)),
-        Rule((PassUse("prune"), LOSSLESS)),
+        Rule((PassUse("prune", {"ratio": 0.75}), LOSSLESS)),
     ),
 )
-
-
-class Prune(Pass):
-    """Zeros three quarters of a matrix: all but the largest."""
-
-    id = "prune"
-
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        if part.spec.dtype != "F32":
-            return None
-        values = part.data.view(np.float32)
-        least = np.quantile(np.abs(values), 0.75)
-        return Part(part.spec, np.where(np.abs(values) < least, np.float32(0), values).view(np.uint8))
 
 
 class Coarse(Pass):
@@ -73,7 +59,7 @@ class Coarse(Pass):
 
 @pytest.fixture(autouse=True)
 def _lossy_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = SimpleNamespace(cmpk_passes=hookimpl(lambda: [Prune(), Coarse()]))
+    passes = SimpleNamespace(cmpk_passes=hookimpl(lambda: [Coarse()]))
     offers = Registry([(Origin("cmpk", cmpk.__version__), builtins), (Origin("tests", "1"), passes)])
     monkeypatch.setattr("cmpk.packing.registry", lambda: offers)
 
@@ -200,3 +186,13 @@ def test_the_file_does_not_depend_on_threads(jobs: int, tmp_path: Path) -> None:
     cmpk.pack(tensors, tmp_path / "a.cmpk", recipe=PRUNED, jobs=2)
     cmpk.pack(tensors, tmp_path / "b.cmpk", recipe=PRUNED, jobs=jobs)
     assert (tmp_path / "a.cmpk").read_bytes() == (tmp_path / "b.cmpk").read_bytes()
+
+
+def test_a_checkpoint_whose_tensors_changed_is_unpacked_as_safetensors(tmp_path: Path) -> None:
+    torch.save({"w": torch.from_numpy(WEIGHT), "bias": torch.from_numpy(BIAS)}, tmp_path / "m.pt")
+    report = cmpk.pack(tmp_path / "m.pt", tmp_path / "m.cmpk", recipe=PRUNED)
+    assert report.notes == [
+        "'m.pt' can't hold tensors that were changed; unpacking gives a .safetensors file"
+    ]
+    assert [path.name for path in cmpk.unpack(tmp_path / "m.cmpk", tmp_path / "out")] == ["model.safetensors"]
+    assert manifest_of(tmp_path / "m.cmpk").files == []

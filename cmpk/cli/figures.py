@@ -11,6 +11,7 @@ from cmpk.archive import Archive
 from cmpk.encodings.base import Leaf, Stored
 from cmpk.format.layout import FOOTER_NBYTES, PREAMBLE_NBYTES
 from cmpk.format.manifest import Node, leaves
+from cmpk.format.quality import Quality, QualitySummary, summary_of
 
 __all__ = [
     "ArchiveFigures",
@@ -86,6 +87,7 @@ class TensorFigures:
     tally: Tally
     encoding: str
     codecs: list[str]
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ class ArchiveFigures:
     by_encoding: dict[str, Tally]
     by_codec: dict[str, Tally]
     missing: list[Missing]
+    quality: QualitySummary | None = None
 
 
 def figures_of(archive: Archive) -> ArchiveFigures:
@@ -189,7 +192,13 @@ def figures_of(archive: Archive) -> ArchiveFigures:
         _count(by_dtype, entry.dtype, tally)
         tensors.append(
             TensorFigures(
-                entry.name, spec.dtype, spec.shape, tally, describe(entry.data), codecs_of(entry.data)
+                entry.name,
+                spec.dtype,
+                spec.shape,
+                tally,
+                describe(entry.data),
+                codecs_of(entry.data),
+                entry.quality,
             )
         )
         for encoding, stored in _outermost(root):
@@ -219,6 +228,7 @@ def figures_of(archive: Archive) -> ArchiveFigures:
         by_encoding=_by_size(by_encoding),
         by_codec=_by_size(by_codec),
         missing=list(missing.values()),
+        quality=summary_of((tensor.name, tensor.tally.numel or 0, tensor.quality) for tensor in tensors),
     )
 
 

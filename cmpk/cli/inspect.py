@@ -70,6 +70,7 @@ def inspect(file: str, tensor: str | None, sort: str | None, streams: bool, as_j
                 tables.show_streams(out, _streams_of(figures, tensor))
             elif tensor is None:
                 tables.show_tensors(out, _sorted(figures.tensors, sort))
+                tables.show_quality(out, _sorted(figures.tensors, sort))
 
 
 def _streams_of(figures: ArchiveFigures, tensor: str | None) -> list[StreamFigures]:
@@ -126,17 +127,19 @@ def _archive_json(path: str, archive: Archive, figures: ArchiveFigures) -> dict[
         "dtypes": {name: tally.to_json() for name, tally in figures.by_dtype.items()},
         "encodings": {name: tally.to_json() for name, tally in figures.by_encoding.items()},
         "codecs": {name: tally.to_json() for name, tally in figures.by_codec.items()},
+        "quality": figures.quality.to_json() if figures.quality else None,
         "missing": [{"kind": m.kind, "id": m.id, "provider": m.provider} for m in figures.missing],
     }
 
 
 def _tensor_json(archive: Archive, name: str) -> dict[str, Any]:
-    entry = archive.entry(name)
+    entry, holder = archive.entry(name), archive.entry(archive.target_of(name))
     return {
         "name": name,
         "dtype": entry.dtype,
         "shape": entry.shape,
-        "blake3": archive.entry(archive.target_of(name)).blake3,
+        "blake3": holder.blake3,
+        "quality": holder.quality.to_json() if holder.quality else None,
         "data": _node_json(archive.stored(name)),
     }
 

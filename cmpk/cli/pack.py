@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cmpk.cli.text import bytes_text, decimal_text, plain, rate_text, seconds_text, things_text
+from cmpk.cli.recipes import complete_recipe
+from cmpk.cli.text import bytes_text, decimal_text, plain, quality_text, rate_text, seconds_text, things_text
 
 if TYPE_CHECKING:
     from cmpk.packing import PackReport
 
 __all__ = ["pack"]
-
-
-def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from cmpk.recipe import builtin_names
-
-    return [name for name in builtin_names() if name.startswith(incomplete)]
 
 
 @click.command(short_help="Pack a model into a .cmpk file.")
@@ -32,8 +27,8 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
     "--recipe",
     default="lossless",
     show_default=True,
-    shell_complete=_complete_recipe,
-    help="lossless (decodes fastest), lossless-max (smallest), or a .toml file.",
+    shell_complete=complete_recipe,
+    help="A name that `cmpk recipes` lists, or a .toml file.",
 )
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Threads. [default: all cores]")
 @click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
@@ -61,9 +56,9 @@ def pack(src: str, output: str, recipe: str, jobs: int | None, force: bool, as_j
         click.echo(f"cmpk: note: {plain(note)}", err=True)
     ratio = report.nbytes / report.source_nbytes if report.source_nbytes else None
     if as_json:
-        text = json.dumps(
-            {"path": output, "recipe": recipe, "ratio": ratio} | dataclasses.asdict(report), indent=2
-        )
+        quality = report.quality.to_json() if report.quality else None
+        figures = dataclasses.asdict(report) | {"quality": quality}
+        text = json.dumps({"path": output, "recipe": recipe, "ratio": ratio} | figures, indent=2)
     else:
         text = _summary(report, output, ratio)
     click.echo(text, err=to_pipe)
@@ -77,4 +72,6 @@ def _summary(report: PackReport, output: str, ratio: float | None) -> str:
         f"time     {seconds_text(report.seconds):<8} {rate_text(report.source_nbytes, report.seconds)}",
         f"sha256   {report.sha256}",
     ]
+    if report.quality is not None:
+        lines.insert(2, f"quality  {quality_text(report.quality)}")
     return "\n".join(lines if output == "-" else [f"packed   {plain(output)}", *lines])

@@ -16,17 +16,28 @@ from rich.tree import Tree
 from cmpk.archive import Archive
 from cmpk.cli.console import table
 from cmpk.cli.figures import ArchiveFigures, StreamFigures, Tally, TensorFigures, tally_of
-from cmpk.cli.text import NONE, bytes_text, count_text, decimal_text, plain, shape_text, things_text
+from cmpk.cli.text import (
+    NONE,
+    bytes_text,
+    count_text,
+    decimal_text,
+    error_text,
+    plain,
+    quality_text,
+    shape_text,
+    things_text,
+)
 from cmpk.encodings.base import Leaf, Stored
 from cmpk.format import FileEntry, TensorEntry
 
-__all__ = ["show_archive", "show_streams", "show_tensor", "show_tensors"]
+__all__ = ["show_archive", "show_quality", "show_streams", "show_tensor", "show_tensors"]
 
 _MAX_FILES = 8
 _MAX_VALUE_LENGTH = 160
 _MIN_TREE_WIDTH = 36
 """Where a column that tells how a tensor is stored would be narrower, that goes below the name instead."""
 _MIN_NAME_WIDTH = 16
+_STAGES = ("pruned", "quantized", "coded")
 _GUIDE_WIDTH = 4
 """What rich.tree indents by."""
 
@@ -79,6 +90,32 @@ def show_tensors(out: Console, tensors: Sequence[TensorFigures]) -> None:
         out.print(Text.assemble("\n".join((head, *rest, "")), (below, "dim")), soft_wrap=True)
 
 
+def show_quality(out: Console, tensors: Sequence[TensorFigures]) -> None:
+    """A row for each lossy tensor: how far it is from its source, and its bits after each stage."""
+    heading = ("error", "SQNR dB", "cosine", "zeros", *_STAGES, "tensor")
+    cells = [
+        (
+            error_text(quality.error),
+            decimal_text(quality.sqnr, 1),
+            decimal_text(quality.cosine, 6),
+            f"{quality.zeros / (tensor.tally.numel or 1):.1%}",
+            *(decimal_text(quality.bits.get(stage), 2) for stage in _STAGES),
+            plain(tensor.name),
+        )
+        for tensor in tensors
+        for quality in [tensor.quality]
+        if quality is not None
+    ]
+    if not cells:
+        return
+    first, *lines = _aligned(">>>>>>><", [heading, *cells])
+    out.print()
+    out.print(Text("lossy tensors, and bits an element after each stage", "bold"))
+    out.print(Text(first.rstrip(), "bold"), soft_wrap=True)
+    for line in lines:
+        out.print(Text(line.rstrip()), soft_wrap=True)
+
+
 def show_streams(out: Console, streams: Sequence[StreamFigures]) -> None:
     """Every stream in file order: below its tensor's name on a terminal, beside it otherwise."""
     heading = ("offset", "codec", "size", "stored", "bits", "xxh3")
@@ -116,6 +153,14 @@ def show_tensor(out: Console, archive: Archive, entry: TensorEntry) -> None:
     facts.add_row("size", f"{tally.nbytes:,} bytes, stored in {tally.stored_nbytes:,}")
     facts.add_row("ratio", f"{decimal_text(tally.ratio, 4)}, {decimal_text(tally.bits, 2)} bits per element")
     facts.add_row("blake3", archive.entry(target).blake3)
+    quality = archive.entry(target).quality
+    if quality is not None:
+        bits = ", ".join(f"{stage} {count:.2f}" for stage, count in quality.bits.items())
+        facts.add_row(
+            "error", f"{error_text(quality.error)}, {quality.sqnr:.1f} dB, cosine {quality.cosine:.6f}"
+        )
+        facts.add_row("zeros", f"{quality.zeros:,}")
+        facts.add_row("stages", f"{bits} bits per element")
     if target != entry.name:
         relation = "tied to" if archive.is_tied(entry.name) else "equal to"
         facts.add_row(relation, plain(target))
@@ -181,7 +226,11 @@ def _facts(archive: Archive, figures: ArchiveFigures) -> Table:
     facts.add_row("producer", plain(manifest.producer))
     if manifest.recipe:
         facts.add_row("recipe", plain(manifest.recipe))
+    if manifest.calibration:
+        facts.add_row("calibration", manifest.calibration)
     facts.add_row("sha256", archive.sha256)
+    if figures.quality is not None:
+        facts.add_row("quality", quality_text(figures.quality))
     for index, (key, value) in enumerate(manifest.metadata.items()):
         shown = f"{key} = {value}"
         if len(shown) > _MAX_VALUE_LENGTH:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cmpk.format import QualitySummary
 
 __all__ = [
     "NONE",
     "bytes_text",
     "count_text",
     "decimal_text",
+    "error_text",
     "json_text",
     "plain",
+    "quality_text",
     "rate_text",
     "seconds_text",
     "shape_text",
@@ -75,6 +80,20 @@ def seconds_text(seconds: float) -> str:
 def decimal_text(value: float | None, digits: int) -> str:
     """A figure with so many digits after the point; None gives a dash."""
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def error_text(error: float) -> str:
+    """A relative error to three digits, ``0.0123``."""
+    return f"{error:.3g}"
+
+
+def quality_text(quality: QualitySummary) -> str:
+    """What the lossy tensors of a model have kept, in a line."""
+    return (
+        f"{things_text(quality.n_tensors, 'lossy tensor')}, relative error {error_text(quality.error)} "
+        f"({quality.sqnr:.1f} dB), at most {error_text(quality.largest_error)} "
+        f"in {plain(quality.largest_error_in)}; {quality.bits:.2f} bits an element"
+    )
 
 
 def shape_text(shape: Sequence[int]) -> str:

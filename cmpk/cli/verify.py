@@ -63,7 +63,7 @@ def _checked(archive: Archive, deep: bool) -> dict[str, int]:
     from cmpk.cli.figures import figures_of
 
     figures = figures_of(archive)
-    files = archive.manifest.files if deep else []
+    files = [file for file in archive.manifest.files if file.sha256] if deep else []
     return {
         "n_streams": len(figures.streams),
         "streams_nbytes": sum(stream.tally.stored_nbytes for stream in figures.streams),

@@ -1,6 +1,7 @@
 """Bytes and manifest of a ``.cmpk`` file (spec/container.md); knows no tensors."""
 
-from cmpk.format.manifest import FileEntry, Manifest, Node, Quality, Segment, TensorEntry
+from cmpk.format.manifest import FileEntry, Manifest, Node, Segment, TensorEntry
+from cmpk.format.quality import Quality, QualitySummary
 from cmpk.format.reader import ContainerReader
 from cmpk.format.writer import ByteSink, ContainerWriter, MemorySink, atomic_file
 
@@ -13,6 +14,7 @@ __all__ = [
     "MemorySink",
     "Node",
     "Quality",
+    "QualitySummary",
     "Segment",
     "TensorEntry",
     "atomic_file",

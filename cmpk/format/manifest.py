@@ -22,13 +22,13 @@ from cmpk.format.layout import (
     MAX_TENSOR_NBYTES,
     MAX_TENSORS,
 )
+from cmpk.format.quality import MOST, Quality
 
 __all__ = [
     "FileEntry",
     "Manifest",
     "Node",
     "Params",
-    "Quality",
     "Segment",
     "TensorEntry",
     "check_file_path",
@@ -50,17 +50,6 @@ class Node(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, froze
     encoding: str = ""
     params: Params = {}
     parts: dict[str, Node] = {}
-
-
-class Quality(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """What a lossy tensor has kept of its source. Integers: canonical JSON has no others."""
-
-    error_ppb: int = 0
-    cosine_ppb: int = 0
-    zeros: int = 0
-    pruned_millibits: int = 0
-    quantized_millibits: int = 0
-    coded_millibits: int = 0
 
 
 class TensorEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -212,7 +201,7 @@ def _check_tensors(manifest: Manifest) -> None:
             elif not _HEX_64.match(tensor.blake3):
                 raise FormatError("blake3 is not 64 hexadecimal digits")
             if tensor.quality is not None and not all(
-                0 <= value < 1 << 63 for value in msgspec.structs.astuple(tensor.quality)
+                0 <= value <= MOST for value in msgspec.structs.astuple(tensor.quality)
             ):
                 raise FormatError("quality holds a number that is not within 63 bits")
         except FormatError as error:

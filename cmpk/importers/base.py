@@ -55,12 +55,16 @@ class SourceFile:
         The literal bytes, one after another.
     sha256 : str
         Of the whole file, in hexadecimal.
+    takes_other_values : bool
+        Whether it is still a file of its form when its tensors have other values. Where lossy passes
+        change one that is not, it is left out.
     """
 
     path: str
     segments: list[Segment]
     literal: U8
     sha256: str
+    takes_other_values: bool = True
 
 
 class ModelSource(ABC):

@@ -134,7 +134,14 @@ class TorchCheckpointSource(ModelSource):
                     digest.update(_read(file, place, nbytes).data)
                     segments.append(Segment(first=index, count=1))
                 at = place + nbytes
-        yield SourceFile(self._path.name, segments, np.concatenate(literals), digest.hexdigest())
+        # Each record of the zip file has a checksum, which other values would belie.
+        yield SourceFile(
+            self._path.name,
+            segments,
+            np.concatenate(literals),
+            digest.hexdigest(),
+            takes_other_values=False,
+        )
 
 
 def _load(path: Path) -> Any:

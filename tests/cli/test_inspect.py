@@ -82,6 +82,7 @@ def test_json_has_the_documented_shape(document: Any) -> None:
         "dtypes",
         "encodings",
         "codecs",
+        "quality",
         "missing",
     ]
     tally = {"count", "numel", "nbytes", "stored_nbytes", "ratio", "bits_per_element"}

@@ -76,6 +76,7 @@ def test_the_summary_as_json_describes_the_archive(invoke: Invoke, model_path: P
             "n_files": 1,
             "sha256": archive.sha256,
             "notes": [],
+            "quality": None,
         }
 
 
