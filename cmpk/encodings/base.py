@@ -13,7 +13,7 @@ from cmpk.codecs.base import Codec
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.errors import CmpkError, CorruptStreamError, FormatError, blame
 from cmpk.format.manifest import Node, Params
-from cmpk.kernels.interface import U8, CodeJob, FloatJob, Job, Source
+from cmpk.kernels.interface import U8, Job, Source
 
 __all__ = [
     "Branch",
@@ -208,14 +208,7 @@ class Decoder:
         jobs, self._jobs = self._jobs, []
         if jobs:
             try:
-                kernels.active().decode_floats(
-                    [job for job in jobs if isinstance(job, FloatJob)], self.threads
-                )
-                codes = [job for job in jobs if isinstance(job, CodeJob)]
-                if codes:
-                    from cmpk.kernels import reference
-
-                    reference.decode_floats(codes, self.threads)
+                kernels.active().decode_floats(jobs, self.threads)
             except MemoryError as error:
                 raise CmpkError("not enough memory to decode") from error
 

@@ -1,8 +1,8 @@
 // Encoding narrow: floats that are exactly floats of a narrower type.
 #include <algorithm>
 
+#include "float_bits.hpp"
 #include "floats.hpp"
-#include "vectors.hpp"
 
 namespace cmpk {
 
@@ -25,21 +25,6 @@ using F16 = Type<std::uint16_t, void, 5, 10>;
 using BF16 = Type<std::uint16_t, void, 8, 7>;
 using F32 = Type<std::uint32_t, float, 8, 23>;
 using F64 = Type<std::uint64_t, double, 11, 52>;
-
-template <class To, class From>
-CMPK_INLINE inline To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-// With masks, for compilers keep an addition of floats that only one side needs behind a branch.
-template <class Word>
-CMPK_INLINE inline Word select(bool condition, Word yes, Word no) {
-  const Word mask = Word{0} - Word{condition};
-  return (yes & mask) | (no & ~mask);
-}
 
 // What the two types make of each other's numbers. Both directions have no branches, so that loops
 // over them become vectors: real weights in half precision have subnormal numbers everywhere.

@@ -284,9 +284,9 @@ Array<std::uint8_t> py_widen(nb::handle data, std::string_view narrower, std::st
 }
 
 void py_decode_floats(nb::handle jobs, int threads) {
-  const FloatJobs parsed(jobs);
+  const Jobs parsed(jobs);
   nb::gil_scoped_release release;
-  decode_floats(parsed.jobs(), thread_count(threads));
+  run_jobs(parsed.prepared(), thread_count(threads));
 }
 
 }  // namespace

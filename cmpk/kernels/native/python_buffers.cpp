@@ -55,46 +55,91 @@ bool InputBuffer::holds_uint64() const {
   return view_.itemsize == 8 && (format.back() == 'L' || format.back() == 'Q');
 }
 
-FloatJobs::FloatJobs(nb::handle sequence) {
+Jobs::Jobs(nb::handle sequence) {
   const Items items(sequence.ptr());
-  jobs_.reserve(items.size());
-  for (std::size_t i = 0; i < items.size(); ++i) jobs_.push_back(parse(items[i]));
+  const nb::object code_job_type = nb::module_::import_("cmpk.kernels.interface").attr("CodeJob");
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (nb::handle(items[i]).type().is(code_job_type)) {
+      jobs_.emplace_back(code_job(items[i]));
+    } else {
+      jobs_.emplace_back(float_job(items[i]));
+    }
+  }
 }
 
-Bytes FloatJobs::input(PyObject* object) { return inputs_.emplace_back(nb::handle(object)).bytes(); }
+std::vector<std::unique_ptr<PreparedJob>> Jobs::prepared() const {
+  std::vector<std::unique_ptr<PreparedJob>> prepared;
+  prepared.reserve(jobs_.size());
+  for (const auto& job : jobs_) {
+    prepared.push_back(std::visit([](const auto& found) { return prepare(found); }, job));
+  }
+  return prepared;
+}
 
-FloatJob FloatJobs::parse(PyObject* object) {
+Bytes Jobs::input(PyObject* object) {
+  return object == Py_None ? Bytes{nullptr, 0} : inputs_.emplace_back(nb::handle(object)).bytes();
+}
+
+Source Jobs::source(PyObject* object) {
+  const Items fields(object);
+  if (fields.size() != 2) throw std::invalid_argument("a source is a codec and a stream");
+  return {text(fields[0]), input(fields[1])};
+}
+
+// The fields that all jobs begin and end with.
+void Jobs::set_range(JobRange& range, PyObject* object) {
+  const Items fields(object);
+  const OutputBuffer& out = outputs_.emplace_back(nb::handle(fields[0]));
+  range.out = out.data();
+  range.out_nbytes = out.size();
+  range.n = natural(fields[2], "n");
+  range.start = natural(fields[3], "start");
+  range.count = natural(fields[4], "count");
+  PyObject* const rows = fields[fields.size() - 2];
+  range.has_rows = rows != Py_None;
+  range.rows = input(rows);
+  range.row_elements = natural(fields[fields.size() - 1], "row_elements");
+}
+
+void Jobs::check_pair(PyObject* index, PyObject* value) {
+  if ((index == Py_None) == (value == Py_None)) return;
+  throw std::invalid_argument("the indices of exceptions and their values come together");
+}
+
+FloatJob Jobs::float_job(PyObject* object) {
   const Items fields(object);
   if (fields.size() != 13) throw std::invalid_argument("a job has 13 fields, as FloatJob has them");
   FloatJob job{};
-  const OutputBuffer& out = outputs_.emplace_back(nb::handle(fields[0]));
-  job.out = out.data();
-  job.out_nbytes = out.size();
+  set_range(job, object);
   job.format = &float_format(text(fields[1]));
-  job.n = natural(fields[2], "n");
-  job.start = natural(fields[3], "start");
-  job.count = natural(fields[4], "count");
   job.mantissa_bits = integer(fields[5]);
   job.base = integer(fields[6]);
   const Items sources(fields[7]);
   job.sources.reserve(sources.size());
-  for (std::size_t i = 0; i < sources.size(); ++i) {
-    const Items source(sources[i]);
-    if (source.size() != 2) throw std::invalid_argument("a source is a codec and a stream");
-    job.sources.push_back({text(source[0]), input(source[1])});
-  }
-  if ((fields[8] == Py_None) != (fields[9] == Py_None)) {
-    throw std::invalid_argument("exception_index and exception_high come together");
-  }
-  if (fields[8] != Py_None) {
-    job.exception_index = input(fields[8]);
-    job.exception_high = input(fields[9]);
-  }
+  for (std::size_t i = 0; i < sources.size(); ++i) job.sources.push_back(source(sources[i]));
+  check_pair(fields[8], fields[9]);
+  job.exception_index = input(fields[8]);
+  job.exception_high = input(fields[9]);
   const std::string_view out_dtype = text(fields[10]);
   job.out_format = out_dtype.empty() ? job.format : &float_format(out_dtype);
-  job.has_rows = fields[11] != Py_None;
-  if (job.has_rows) job.rows = input(fields[11]);
-  job.row_elements = natural(fields[12], "row_elements");
+  return job;
+}
+
+CodeJob Jobs::code_job(PyObject* object) {
+  const Items fields(object);
+  CodeJob job{};
+  set_range(job, object);
+  job.format = &float_format(text(fields[1]));
+  job.codes = source(fields[5]);
+  job.scale = input(fields[6]);
+  job.has_zero_points = fields[7] != Py_None;
+  job.zero_point = input(fields[7]);
+  job.offset = integer(fields[8]);
+  job.line = natural(fields[9], "line");
+  job.run = natural(fields[10], "run");
+  check_pair(fields[11], fields[12]);
+  job.exception_index = input(fields[11]);
+  job.exception_code = input(fields[12]);
   return job;
 }
 

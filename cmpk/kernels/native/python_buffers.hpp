@@ -6,8 +6,10 @@
 
 #include <deque>
 #include <memory>
+#include <variant>
 #include <vector>
 
+#include "code_jobs.hpp"
 #include "float_jobs.hpp"
 #include "memory.hpp"
 
@@ -69,20 +71,25 @@ class NewArray {
   std::unique_ptr<T[]> memory_;
 };
 
-// A Python sequence of cmpk.kernels.interface.FloatJob, with the buffers of all of them held.
-class FloatJobs {
+// A Python sequence of the jobs of cmpk.kernels.interface, with the buffers of all of them held.
+class Jobs {
  public:
-  explicit FloatJobs(nanobind::handle sequence);
+  explicit Jobs(nanobind::handle sequence);
 
-  const std::vector<FloatJob>& jobs() const { return jobs_; }
+  // In their order; they refer to this. Throws what `prepare` throws.
+  std::vector<std::unique_ptr<PreparedJob>> prepared() const;
 
  private:
-  FloatJob parse(PyObject* job);
+  FloatJob float_job(PyObject* object);
+  CodeJob code_job(PyObject* object);
+  void set_range(JobRange& range, PyObject* object);
+  static void check_pair(PyObject* index, PyObject* value);
+  Source source(PyObject* object);
   Bytes input(PyObject* object);
 
   std::deque<InputBuffer> inputs_;
   std::deque<OutputBuffer> outputs_;
-  std::vector<FloatJob> jobs_;
+  std::deque<std::variant<FloatJob, CodeJob>> jobs_;
 };
 
 }  // namespace cmpk

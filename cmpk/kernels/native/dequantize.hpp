@@ -1,0 +1,27 @@
+// Encoding affine on runs of elements (spec/encodings/affine.md).
+#pragma once
+
+#include "floats.hpp"
+
+namespace cmpk {
+
+// element = to_type(float(code + first) * scale): `first` is the offset less the zero point, and the
+// sums are at most 2^24. Reads n codes, writes n elements. The floating-point environment is the
+// default one (FloatEnvironment).
+using Dequantize = void (*)(const std::uint8_t* codes, std::size_t n, std::int32_t first, float scale,
+                            std::uint8_t* out);
+// The same with a scale and a first code for each element.
+using DequantizeEach = void (*)(const std::uint8_t* codes, std::size_t n, const std::int32_t* first,
+                                const float* scale, std::uint8_t* out);
+// One element of a code that is not in the bytes.
+using DequantizeOne = void (*)(std::int32_t distance, float scale, std::uint8_t* out);
+
+struct Dequantizer {
+  Dequantize all;
+  DequantizeEach each;
+  DequantizeOne one;
+};
+
+Dequantizer dequantizer_of(const FloatFormat& format);
+
+}  // namespace cmpk
