@@ -15,7 +15,7 @@ from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels import reference
-from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, FloatJob, KernelBackend, Source
+from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, CodeJob, FloatJob, Job, KernelBackend, Source
 from cmpk.offers import flaw_of
 from cmpk.testing.limits import Hang, active_settings, fail, filled, outcome_of
 from cmpk.testing.strategies import byte_arrays, damaged, tensor_parts
@@ -157,7 +157,8 @@ def _check_jobs(backend: KernelBackend) -> None:
     @active_settings()
     @given(st.data())
     def jobs(drawn: st.DataObject) -> None:
-        made = [_job(drawn, drawn.draw(tensor_parts(dtypes=FLOAT_LAYOUTS), "part")) for _ in range(2)]
+        makers = [drawn.draw(st.sampled_from([_float_job, _code_job]), "kind") for _ in range(2)]
+        made = [make(drawn, drawn.draw(tensor_parts(dtypes=FLOAT_LAYOUTS), "part")) for make in makers]
         threads = drawn.draw(_THREADS, "threads")
 
         def run(kernels: KernelBackend) -> bytes:
@@ -172,7 +173,7 @@ def _check_jobs(backend: KernelBackend) -> None:
     jobs()
 
 
-def _job(drawn: st.DataObject, part: Part) -> tuple[FloatJob, int]:
+def _float_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
     """A job over part of a tensor, now and then with a damaged source; and the size of its output."""
     spec, data, _ = part
     mantissa_bits, base = drawn.draw(_split_params(spec.dtype), "mantissa_bits, base")
@@ -180,43 +181,83 @@ def _job(drawn: st.DataObject, part: Part) -> tuple[FloatJob, int]:
     sources = [_source(drawn, plane) for plane in (high, *rest)]
     if drawn.draw(st.integers(0, 3), "is damaged") == 0:
         victim = drawn.draw(st.integers(0, len(sources) - 1), "which")
-        codec, stream = sources[victim]
-        sources[victim] = Source(codec, drawn.draw(damaged(np.asarray(stream).tobytes()), "its stream"))
+        sources[victim] = _damaged_source(drawn, sources[victim])
     wider = [spec.dtype, *(name for name, narrower in NARROWER.items() if spec.dtype in narrower)]
     out_dtype = drawn.draw(st.sampled_from(wider), "out_dtype")
-    row_elements, rows, n = 0, None, spec.numel
-    start, stop = sorted(drawn.draw(st.tuples(st.integers(0, n), st.integers(0, n)), "range"))
-    nbytes = (stop - start) * DTYPES[out_dtype].nbytes
-    if drawn.draw(st.booleans(), "has rows"):
-        row_elements = drawn.draw(st.sampled_from(_divisors(n)), "row_elements")
-        first, last = start // row_elements, stop // row_elements
-        start, stop = first * row_elements, last * row_elements
-        # To every other row of the output, the last one first.
-        rows = 2 * np.arange(last - first, dtype=np.uint32)[::-1]
-        nbytes = 2 * (stop - start) * DTYPES[out_dtype].nbytes
+    place, nbytes = _place(drawn, spec.numel, DTYPES[out_dtype].nbytes)
     job = FloatJob(
-        out=b"",
         dtype=spec.dtype,
-        n=n,
-        start=start,
-        count=stop - start,
         mantissa_bits=mantissa_bits,
         base=base,
         sources=sources,
         exception_index=index if len(index) else None,
         exception_high=upper if len(index) else None,
         out_dtype=out_dtype,
-        rows=None if rows is None else np.ascontiguousarray(rows),
-        row_elements=row_elements,
+        **place,
     )
     return job, nbytes
 
 
-def _described(job: FloatJob) -> str:
+def _code_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
+    """The bytes of part of a tensor as codes, with scales of any layout; and the size of the output."""
+    n, rng = part.spec.numel, np.random.default_rng(part.spec.nbytes)
+    codes = _source(drawn, part.data[:n])
+    if drawn.draw(st.integers(0, 3), "is damaged") == 0:
+        codes = _damaged_source(drawn, codes)
+    line = drawn.draw(st.integers(1, max(1, n)), "line")
+    run = drawn.draw(st.integers(1, line), "run")
+    n_scales = drawn.draw(st.integers(1, 1 + n // run), "n_scales")
+    scale = np.ldexp(rng.uniform(-1, 1, n_scales), rng.integers(-140, 128, n_scales)).astype(np.float32)
+    zero = rng.integers(-999, 999, n_scales, np.int32) if drawn.draw(st.booleans(), "zero points") else None
+    index = np.flatnonzero(rng.random(n) < 0.02).astype(np.uint64)
+    # Now and then one that lies too far from its zero point, or a scale that is not finite.
+    far = drawn.draw(st.sampled_from([16000000] * 7 + [17000000]), "furthest code")
+    scale[rng.integers(n_scales)] *= np.float32(drawn.draw(st.sampled_from([1.0] * 7 + [np.inf]), "factor"))
+    place, nbytes = _place(drawn, n, DTYPES[part.spec.dtype].nbytes)
+    job = CodeJob(
+        dtype=part.spec.dtype,
+        codes=codes,
+        scale=scale,
+        zero_point=zero,
+        offset=drawn.draw(st.integers(-300, 300), "offset"),
+        line=line,
+        run=run,
+        exception_index=index if len(index) else None,
+        exception_code=rng.integers(-far, far, len(index), np.int32) if len(index) else None,
+        **place,
+    )
+    return job, nbytes
+
+
+def _place(drawn: st.DataObject, n: int, element_nbytes: int) -> tuple[dict[str, Any], int]:
+    """The range of a job of ``n`` elements and its rows, if it has any; and the size of its output."""
+    row_elements, rows = 0, None
+    start, stop = sorted(drawn.draw(st.tuples(st.integers(0, n), st.integers(0, n)), "range"))
+    nbytes = (stop - start) * element_nbytes
+    if drawn.draw(st.booleans(), "has rows"):
+        row_elements = drawn.draw(st.sampled_from(_divisors(n)), "row_elements")
+        first, last = start // row_elements, stop // row_elements
+        start, stop = first * row_elements, last * row_elements
+        # To every other row of the output, the last one first.
+        rows = np.ascontiguousarray(2 * np.arange(last - first, dtype=np.uint32)[::-1])
+        nbytes = 2 * (stop - start) * element_nbytes
+    place = {"out": b"", "n": n, "start": start, "count": stop - start}
+    return place | {"rows": rows, "row_elements": row_elements}, nbytes
+
+
+def _described(job: Job) -> str:
     """A job without its streams: Hypothesis tells how they were drawn."""
-    sources = ", ".join(source.codec for source in job.sources)
     rows = "" if job.rows is None else f" by rows of {job.row_elements}"
+    if isinstance(job, CodeJob):
+        scales = f"codes from {job.offset} on, run {job.run} of {job.line}"
+        return f"{scales} to {job.dtype}, {job.count} from {job.start} of {job.n}{rows} ({job.codes.codec})"
+    sources = ", ".join(source.codec for source in job.sources)
     return f"{job.dtype} to {job.out_dtype}, {job.count} from {job.start} of {job.n}{rows} ({sources})"
+
+
+def _damaged_source(drawn: st.DataObject, source: Source) -> Source:
+    stream = np.asarray(source.stream).tobytes()
+    return Source(source.codec, drawn.draw(damaged(stream), "damaged stream"))
 
 
 def _source(drawn: st.DataObject, plane: U8) -> Source:
