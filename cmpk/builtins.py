@@ -42,6 +42,7 @@ def cmpk_passes() -> Sequence[Pass]:
         passes.SplitFloats(),
         passes.Prune(),
         passes.Share(),
+        passes.Cast(),
         passes.RoundInt(),
         passes.FixedPoint(),
         passes.Binarize(),

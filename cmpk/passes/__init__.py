@@ -1,6 +1,7 @@
 """Passes: what a tensor becomes, decided at pack time only. Loading never imports this package."""
 
 from cmpk.passes.base import Pass, Planned, Split, Statistics
+from cmpk.passes.cast import Cast
 from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
 from cmpk.passes.prune import Prune
 from cmpk.passes.share import Share
@@ -8,6 +9,7 @@ from cmpk.passes.split_floats import SplitFloats
 
 __all__ = [
     "Binarize",
+    "Cast",
     "FixedPoint",
     "NormalFloat",
     "Pass",

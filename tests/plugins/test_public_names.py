@@ -35,7 +35,7 @@ PUBLIC = {
     """,
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """
-        Binarize FixedPoint NormalFloat Pass Planned Prune RoundInt Share Split SplitFloats Statistics
+        Binarize Cast FixedPoint NormalFloat Pass Planned Prune RoundInt Share Split SplitFloats Statistics
         Ternarize
     """,
     "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",

@@ -1,0 +1,67 @@
+"""cast: the nearest number of a narrower type, in a tensor of the type that it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cmpk.archive import Archive
+from cmpk.encodings.base import Part
+from cmpk.errors import RecipeError
+from cmpk.passes.cast import Cast
+from cmpk.recipe import PassUse, Recipe, Rule
+from tests.builders import Bytes
+from tests.passes.samples import NOT_WEIGHTS, decoded, normal, numbers_of, part_of
+
+CAST = Cast()
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("BF16", 2**-8), ("F16", 2**-11)])
+@pytest.mark.parametrize("wide", ["F32", "F64"])
+@pytest.mark.parametrize("shape", [(), (7,), (30, 40)])
+def test_numbers_are_off_by_half_a_unit_of_the_last_place(
+    dtype: str, unit: float, wide: str, shape: tuple[int, ...]
+) -> None:
+    before = normal(*shape, scale=1)
+    found = CAST.apply("a", part_of(before, wide), {"dtype": dtype})
+    after = numbers_of(found)
+    assert (np.abs(after - before) <= np.abs(before) * unit + 2**-25).all()
+    assert after.tobytes() == numbers_of(part_of(after, dtype)).tobytes()
+
+
+def test_the_narrower_type_is_what_is_stored() -> None:
+    data = part_of(normal(200, 200)).data
+    recipe = Recipe("cast", rules=(Rule((PassUse("cast"), PassUse("split_floats"))),))
+    archive = Archive(Bytes(a=("F32", (200, 200), data)).packed(recipe))
+    assert archive.entry("a").data.encoding == "narrow"
+    assert archive.nbytes < len(data) / 2 + 1000
+
+
+@pytest.mark.parametrize(
+    ("dtype", "narrow"), [("BF16", "BF16"), ("BF16", "F16"), ("F16", "BF16"), ("F8_E4M3", "F16")]
+)
+def test_a_tensor_that_is_no_wider_is_left_alone(dtype: str, narrow: str) -> None:
+    assert CAST.apply("a", part_of(normal(4, 4), dtype), {"dtype": narrow}) is None
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("F16", 65520), ("BF16", 3.4e38)])
+def test_numbers_beyond_the_range_leave_a_tensor_alone(dtype: str, value: float) -> None:
+    assert CAST.apply("a", part_of([value, 1]), {"dtype": dtype}) is None
+
+
+@pytest.mark.parametrize("part", NOT_WEIGHTS.values(), ids=NOT_WEIGHTS)
+def test_what_has_no_finite_weights_is_left_alone(part: Part) -> None:
+    assert CAST.apply("a", part, {}) is None
+
+
+def test_rows_to_keep_come_back_bit_for_bit() -> None:
+    before = normal(5, 40)
+    after = decoded(CAST.apply("a", part_of(before), {"keep_rows": [1]}))
+    assert after[1].tobytes() == before[1].tobytes()
+    assert not (after[0] == before[0]).all()
+
+
+@pytest.mark.parametrize("options", [{"dtype": "F32"}, {"dtype": 16}, {"bits": 16}, {"keep_rows": [1.0]}])
+def test_options_that_make_no_sense_are_errors(options: dict[str, object]) -> None:
+    with pytest.raises(RecipeError):
+        CAST.apply("a", part_of([1.0]), options)
