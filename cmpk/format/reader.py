@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -126,6 +127,8 @@ class ContainerReader:
     @staticmethod
     def _map_file(path: Path) -> memoryview:
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for who writes to it
+                raise SourceError(f"can't open {str(path)!r}: it is not a regular file")
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < PREAMBLE_NBYTES + FOOTER_NBYTES:
                     return memoryview(file.read(PREAMBLE_NBYTES + FOOTER_NBYTES))

@@ -100,7 +100,7 @@ class ContainerWriter:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, overwrite: bool) -> Iterator[ByteSink]:
     """A file that appears under its name only when it is complete and on disk.
 
     Parameters
@@ -122,17 +122,43 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     # Of a name that fills the 255 bytes that file systems allow, 32 characters leave room in any script.
     temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}.tmp")
     try:
-        # Opened within, so that no interrupt can fall between making the file and minding it.
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path, overwrite=overwrite)
-    except OSError as error:
-        raise DestinationError(f"can't write {str(path)!r}: {error.strerror or error}") from error
+        with _blamed_on(path):
+            file = temporary.open("xb")
+        try:
+            yield _Destination(file, path)
+            with _blamed_on(path):
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with contextlib.suppress(OSError):  # what could not be flushed has been reported
+                file.close()
+        with _blamed_on(path):
+            _publish(temporary, path, overwrite=overwrite)
     finally:
+        # Also where an interrupt fell right behind the making of the file.
         with contextlib.suppress(OSError):  # most often it is not there any more
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Only what is done to the file itself: other errors of the system are not the destination's."""
+    try:
+        yield
+    except OSError as error:
+        raise DestinationError(f"can't write {str(path)!r}: {error.strerror or error}") from error
+
+
+class _Destination:
+    """The file as `atomic_file` hands it out."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+
+    def write(self, data: memoryview, /) -> int:
+        with _blamed_on(self._path):
+            return self._file.write(data)
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:

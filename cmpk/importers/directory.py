@@ -19,7 +19,7 @@ __all__ = ["DirectoryImporter", "DirectorySource"]
 
 
 class DirectorySource(ModelSource):
-    """All files below a folder, links to files followed.
+    """All files below a folder but archives, links to files followed.
 
     Safetensors files are taken tensor by tensor. One that holds a name which an earlier one holds
     already (as two variants of one model do) travels as an attachment instead.
@@ -32,6 +32,9 @@ class DirectorySource(ModelSource):
         taken: set[str] = set()
         try:
             for name, path in _files_below(root):
+                if path.suffix == ".cmpk":
+                    self.notes.append(f"{name} is left out: an archive, maybe of this very folder")
+                    continue
                 file = _open_safetensors(path, name) if path.suffix == ".safetensors" else None
                 if file is not None and taken.isdisjoint(entry.name for entry in file.header.entries):
                     taken.update(entry.name for entry in file.header.entries)

@@ -111,7 +111,7 @@ def _may_be_codebook(part: Part) -> bool:
     n_distinct = 1 + np.count_nonzero(sample[1:] != sample[:-1])
     # A float_split symbol costs a byte or more an element in the end; one code costs up to a byte.
     # Bytes themselves have at most 256 values: there a codebook says nothing.
-    return elements.itemsize > 1 and n_distinct <= min(256, len(sample) // 8)
+    return bool(elements.itemsize > 1 and n_distinct <= min(256, len(sample) // 8))
 
 
 def _plan(part: Part, options: _Options) -> Planned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -241,3 +242,10 @@ def test_a_file_that_is_too_short_is_a_format_error(tmp_path: Path, size: int) -
 def test_the_smallest_file_is_an_empty_archive() -> None:
     data = archive()
     assert ContainerReader(data).manifest.tensors == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="not a regular file"):
+        ContainerReader(tmp_path / "pipe")

@@ -233,6 +233,16 @@ class TestAtomicFiles:
                 file.write(bytes(200_000))
             assert names_in(tmp_path) == []
 
+    def test_an_error_of_who_writes_is_not_taken_for_one_of_the_file(self, tmp_path: Path) -> None:
+        def write_half() -> None:
+            with atomic_file(tmp_path / "out", overwrite=False) as file:
+                file.write(memoryview(b"half"))
+                raise ConnectionResetError("theirs")
+
+        with pytest.raises(ConnectionResetError, match="theirs"):
+            write_half()
+        assert not list(tmp_path.iterdir())
+
     def test_a_file_system_without_hard_links_will_do(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

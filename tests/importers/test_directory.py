@@ -216,3 +216,11 @@ def test_all_files_are_closed_again_whether_packing_works_or_not(model: Path, tm
 def open_files() -> int:
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def test_an_archive_of_the_folder_that_lies_in_it_is_left_out_and_named(model: Path) -> None:
+    cmpk.pack(model, model / "packed.cmpk")
+    first = (model / "packed.cmpk").read_bytes()
+    report = cmpk.pack(model, model / "packed.cmpk", force=True)
+    assert (model / "packed.cmpk").read_bytes() == first
+    assert any("packed.cmpk is left out" in note for note in report.notes)
