@@ -94,7 +94,7 @@ def learn_dictionary(signals: F32, n_atoms: int, n_nonzero: int, steps: int, see
         codes = encode_sparse(signals, atoms, n_nonzero).astype(np.float64)
         gram = codes.T @ codes
         ridge = _RIDGE * max(float(np.trace(gram)) / n_atoms, np.finfo(np.float64).tiny)
-        atoms = np.linalg.solve(gram + ridge * np.eye(n_atoms), codes.T @ exact)
+        atoms = np.asarray(np.linalg.solve(gram + ridge * np.eye(n_atoms), codes.T @ exact), np.float64)
         worst = np.argsort(((exact - codes @ atoms) ** 2).sum(axis=1))[::-1]
         unused = np.flatnonzero(~codes.any(axis=0))
         atoms[unused] = exact[np.resize(worst, len(unused))]

@@ -108,7 +108,7 @@ def _mantissa_bits(options: Mapping[str, object], dtype: str) -> list[int]:
 def _may_be_codebook(part: Part) -> bool:
     elements = part.data.view(f"u{DTYPES[part.spec.dtype].nbytes}")
     sample = np.sort(elements[:: max(1, len(elements) // _DISTINCT_SAMPLE_ELEMENTS)])
-    n_distinct = 1 + np.count_nonzero(sample[1:] != sample[:-1])
+    n_distinct = 1 + int(np.count_nonzero(sample[1:] != sample[:-1]))
     # A float_split symbol costs a byte or more an element in the end; one code costs up to a byte.
     # Bytes themselves have at most 256 values: there a codebook says nothing.
     return bool(elements.itemsize > 1 and n_distinct <= min(256, len(sample) // 8))
