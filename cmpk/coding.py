@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from cmpk.codecs.base import Codec
-from cmpk.dtypes import TensorSpec
+from cmpk.codecs import Codec, Zstd
+from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Decoder, Part, allocate
 from cmpk.errors import CorruptStreamError, blame
-from cmpk.estimates import estimate, expands_within, is_noise
+from cmpk.estimates import estimate, expands_within, is_noise, may_repeat
 from cmpk.format.manifest import Node, Params
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.passes.base import Planned, Split
@@ -61,6 +61,7 @@ class Coder:
     def __init__(self, recipe: Recipe, offers: Registry) -> None:
         self._registry = offers
         self._min_saving = recipe.min_saving
+        self._probe = Zstd()
         # Each with the plugin that it comes with, empty for cmpk's own.
         self._codecs: list[tuple[Codec, str]] = [
             (codec, offers.registered("codecs", codec.id).plugin) for codec in map(codec_of, recipe.codecs)
@@ -100,6 +101,41 @@ class Coder:
             if view is not None and len(view) <= limit and expands_within(codec, len(view), len(data)):
                 return CodedLeaf(codec.id, view)
         return CodedLeaf("raw", data)
+
+    def smallest_if_repeated(self, part: Part, than: int, threads: int = 1) -> CodedLeaf | None:
+        """Code bytes in which stretches repeat; None unless that takes enough less than a given size.
+
+        Estimates from samples see no repetition beyond a few thousand bytes, and planes of floats none
+        at all, so this looks for it and then at all of the data.
+
+        Parameters
+        ----------
+        part : Part
+        than : int
+            Bytes that it takes otherwise.
+        threads : int
+        """
+        codecs = [(codec, plugin) for codec, plugin in self._codecs if not codec.is_order0]
+        codecs = [(codec, plugin) for codec, plugin in codecs if codec.id != "raw"]
+        itemsize = DTYPES[part.spec.dtype].nbytes or 1
+        if not codecs or not may_repeat(part.data, itemsize) or not self._repeats(part, than):
+            return None
+        best = None
+        for codec, plugin in codecs:
+            with blame(f"codec {codec.id!r}", plugin):
+                stream = codec.encode(part.data, threads)
+                view = None if stream is None else memoryview(stream).cast("B")  # type: ignore[arg-type]
+            if (
+                view is not None
+                and self.pays(len(view), than)
+                and expands_within(codec, len(view), len(part.data))
+            ):
+                best, than = CodedLeaf(codec.id, view), len(view)
+        return best
+
+    def _repeats(self, part: Part, than: int) -> bool:
+        """Whether a fast codec that sees far comes near enough for others to be worth their time."""
+        return self.pays(len(self._probe.encode(part.data)), than)
 
     def plugins_in(self, coded: Coded) -> dict[str, str]:
         """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""

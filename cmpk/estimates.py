@@ -11,7 +11,7 @@ from cmpk.codecs.base import Codec
 from cmpk.format.layout import MAX_EXPANSION
 from cmpk.kernels.interface import U8, Buffer
 
-__all__ = ["Estimate", "estimate", "expands_within", "is_noise"]
+__all__ = ["Estimate", "estimate", "expands_within", "is_noise", "may_repeat"]
 
 _SAMPLE_NBYTES: Final = 1 << 16
 _CODED_SAMPLE_NBYTES: Final = 1 << 15
@@ -20,6 +20,12 @@ _SAMPLE_PIECES: Final = 8
 _MIN_NOISE_NBYTES: Final = 1 << 14
 _NOISE_ENTROPY: Final = 7.99
 """Bits a byte."""
+
+_PROBE_NBYTES: Final = 8
+_PROBE_EVERY_NBYTES: Final = 1 << 10
+_MIN_PROBES: Final = 1 << 9
+_MAX_PROBES: Final = 1 << 12
+_SMALL_NBYTES: Final = 1 << 10
 
 
 def expands_within(codec: Codec, stored: int, decoded: int) -> bool:
@@ -63,6 +69,36 @@ def is_noise(data: U8) -> bool:
     # An unbiased estimate: a sample of m bytes of true noise comes out 255 / (2 m ln 2) bits short.
     entropy = -float(shares @ np.log2(shares)) + 255 / (2 * len(sample) * float(np.log(2)))
     return entropy > _NOISE_ENTROPY
+
+
+def may_repeat(data: U8, itemsize: int) -> bool:
+    """Whether stretches of data seem to occur more than once, at whatever distance.
+
+    Eight bytes each from places all over, at multiples of the element size: of a block that is repeated
+    k times, m probes are expected to meet m²/2 · itemsize/block of the same bytes twice. Of a thousand
+    probes of floats that are not repeated, none do. Less than a kilobyte is not worth it.
+
+    Parameters
+    ----------
+    data : uint8 array, shape (n,)
+    itemsize : int
+        Bytes of an element.
+    """
+    if len(data) < _SMALL_NBYTES:
+        return False
+    words = np.ndarray((len(data) - _PROBE_NBYTES + 1,), "<u8", data, strides=(1,))
+    n_probes = max(len(data) // _PROBE_EVERY_NBYTES, min(_MIN_PROBES, len(data) // (2 * _PROBE_NBYTES)))
+    n_probes = min(n_probes, _MAX_PROBES)
+    stride = len(words) // itemsize // n_probes
+    # One from each stretch, scattered by the mixing function of splitmix64: from regular places, some
+    # distances would never be seen.
+    index = np.arange(n_probes, dtype=np.uint64)
+    mixed = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    places = (index * np.uint64(stride) + mixed % np.uint64(stride)) * np.uint64(itemsize)
+    found = np.sort(words[places.astype(np.intp)])
+    return bool((found[1:] == found[:-1]).any())
 
 
 def _sample(data: U8, nbytes: int) -> U8:

@@ -272,6 +272,10 @@ class _Packer:
             # What the pass found does not pay: noise in the types of its parts is noise all the same.
             outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
             coded = self._coder.smallest(outcome.part, threads)
+        repeated = self._coder.smallest_if_repeated(outcome.part, stored_nbytes(coded), threads)
+        if repeated is not None:
+            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
+            coded = repeated
         result = outcome.part.data
         plugins = {*outcome.plugins, *self._coder.plugins_in(coded).values()}
         if not outcome.is_exact:

@@ -85,7 +85,7 @@ def test_whole_numbers_are_numbers(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['codecs = ["zip"]', 'codecs = ["zstd:fast"]', 'codecs = ["huffman:3"]', "[passes.prune]\nx = 1"]
+    "text", ['codecs = ["zip"]', 'codecs = ["zstd:fast"]', 'codecs = ["huffman:3"]', "[passes.sharpen]\nx = 1"]
 )
 def test_what_is_not_installed_is_said(tmp_path: Path, text: str) -> None:
     with pytest.raises(UnknownIdError):
