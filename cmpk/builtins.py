@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from cmpk import kernels
 from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Raw, Zstd
-from cmpk.encodings import Affine, Alias, Codebook, Encoding, FloatSplit, Narrow, RowGroups
+from cmpk.encodings import (
+    Affine,
+    Alias,
+    Bitmask,
+    Codebook,
+    Encoding,
+    FloatSplit,
+    GapIndex,
+    Narrow,
+    RowGroups,
+)
 from cmpk.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -30,7 +40,7 @@ def cmpk_codecs() -> Sequence[Codec]:
 @hookimpl
 def cmpk_encodings() -> Sequence[Encoding]:
     """The encodings of the specification."""
-    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook(), Affine())
+    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook(), Affine(), Bitmask(), GapIndex())
 
 
 @hookimpl

@@ -1013,6 +1013,75 @@ def decode_affine(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U
         return to_dtype(distance.astype(np.float32) * scale[which], spec)
 
 
+# encodings/bitmask.md
+
+
+def check_fill(name: str, fill: int, spec: Spec) -> None:
+    """A value that is left out is the bits of an element."""
+    nbits = DTYPES[spec.dtype].nbits
+    need(nbits in (8, 16, 32, 64), f"{name}: not for {spec.dtype}")
+    need(0 <= fill < min(2**nbits, 2**63), f"{name}: fill is out of range")
+
+
+def bitmask_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
+    """The tables of the page."""
+    count, fill, stride = check_params(params, count=int, fill=int, stride=int)
+    check_fill("bitmask", fill, spec)
+    need(0 <= count <= spec.n, "bitmask: count is out of range")
+    need(1 <= stride <= 2**48, "bitmask: stride is out of range")
+    return {"mask": Spec("U8", (-(-spec.n // 8),)), "values": Spec(spec.dtype, (count,))}
+
+
+def decode_bitmask(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
+    """Decoding."""
+    bits = np.unpackbits(parts["mask"], bitorder="little")
+    need(not bits[spec.n :].any(), "bitmask: a bit is set that stands for no element")
+    s = params["stride"]
+    blocks = spec.n // (8 * s)
+    in_order = bits[: spec.n]
+    if blocks:
+        # Byte by byte in the mask, bit by bit among the elements.
+        mixed = bits[: 8 * s * blocks].reshape(blocks, s, 8).swapaxes(1, 2).reshape(-1)
+        in_order = np.concatenate([mixed, in_order[mixed.size :]])
+    is_value = in_order != 0
+    need(np.count_nonzero(is_value) == params["count"], "bitmask: other than count bits are set")
+    out = np.full(spec.n, params["fill"], np.uint64)
+    out[is_value] = elements(parts["values"], spec)
+    return to_bytes(out, spec)
+
+
+# encodings/gap_index.md
+
+
+def gap_index_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
+    """The tables of the page."""
+    count, fill, gaps, max_gap = check_params(params, count=int, fill=int, gaps=int, max_gap=int)
+    check_fill("gap_index", fill, spec)
+    need(0 <= count <= spec.n, "gap_index: count is out of range")
+    need(count <= gaps <= spec.n, "gap_index: gaps is out of range")
+    need(1 <= max_gap <= 255, "gap_index: max_gap is out of range")
+    return {"gaps": Spec("U8", (gaps,)), "values": Spec(spec.dtype, (count,))}
+
+
+def decode_gap_index(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
+    """Decoding."""
+    out = np.full(spec.n, params["fill"], np.uint64)
+    values = elements(parts["values"], spec)
+    at = taken = 0
+    for gap in parts["gaps"].tolist():
+        need(gap <= params["max_gap"], "gap_index: a gap exceeds max_gap")
+        at += gap
+        if gap < params["max_gap"]:
+            need(at < spec.n, "gap_index: a value stands beyond the tensor")
+            need(taken < params["count"], "gap_index: more gaps than values")
+            out[at] = values[taken]
+            taken += 1
+            at += 1
+        need(at <= spec.n, "gap_index: the gaps reach beyond the tensor")
+    need(taken == params["count"], "gap_index: fewer gaps than values")
+    return to_bytes(out, spec)
+
+
 class Encoding(NamedTuple):
     """A page of encodings/ whose tensor has parts."""
 
@@ -1026,6 +1095,8 @@ ENCODINGS = {
     "row_groups": Encoding(row_groups_parts, decode_row_groups),
     "codebook": Encoding(codebook_parts, decode_codebook),
     "affine": Encoding(affine_parts, decode_affine),
+    "bitmask": Encoding(bitmask_parts, decode_bitmask),
+    "gap_index": Encoding(gap_index_parts, decode_gap_index),
 }
 
 

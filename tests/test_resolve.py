@@ -70,7 +70,9 @@ def test_an_unknown_codec_may_not_expand_without_bound() -> None:
             opened(leaf(stored, "fancy"), shape=shape)
 
 
-@pytest.mark.parametrize("encoding", ["float_split", "narrow", "codebook", "row_groups", "affine"])
+@pytest.mark.parametrize(
+    "encoding", ["float_split", "narrow", "codebook", "row_groups", "affine", "bitmask", "gap_index"]
+)
 def test_encodings_have_exactly_their_parts(encoding: str) -> None:
     for parts in ({}, {"unknown": leaf(b"")}):
         with pytest.raises(FormatError, match=f"tensor 'a': encoding '{encoding}'"):

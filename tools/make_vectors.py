@@ -19,6 +19,7 @@ from tools.vectors import (
     invalid_encodings,
     invalid_manifest,
     invalid_scales,
+    invalid_sparse,
 )
 from tools.vectors.cases import Invalid, Valid
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
@@ -32,6 +33,7 @@ from tools.vectors.valid_encodings import (
     row_groups_page,
 )
 from tools.vectors.valid_scales import affine_page
+from tools.vectors.valid_sparse import bitmask_page, gap_index_page
 
 VECTORS = Path(__file__).resolve().parent.parent / "spec" / "vectors"
 
@@ -54,6 +56,8 @@ def valid_vectors() -> list[Valid]:
         *alias_page(),
         *nested(),
         *affine_page(),
+        *bitmask_page(),
+        *gap_index_page(),
     ]
 
 
@@ -88,6 +92,9 @@ def invalid_vectors() -> list[Invalid]:
         invalid_encodings.codebooks,
         invalid_scales.affines,
         invalid_scales.affines_values,
+        invalid_sparse.bitmasks,
+        invalid_sparse.bitmasks_values,
+        invalid_sparse.gap_indices,
     ]
     return [vector for page in pages for vector in page()]
 

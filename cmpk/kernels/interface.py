@@ -201,6 +201,25 @@ class KernelBackend(Protocol):
     def bitpack_decode(self, stream: Buffer, n: int, start: int, out: U8) -> None:
         """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``."""
 
+    def bitmask_expand(
+        self, mask: Buffer, start: int, values: Buffer, fill: Buffer, out: U8, threads: int = 1
+    ) -> None:
+        """Spread values over the places that a mask tells (spec/encodings/bitmask.md, `stride` 1).
+
+        ``fill`` is one element of 1, 2, 4 or 8 bytes. Element i of ``out`` is the next of ``values``
+        where bit ``start`` + i of the mask is set, else ``fill``. Raises CorruptStreamError unless
+        exactly as many of these bits are set as there are values; ``out`` is then undefined.
+        """
+
+    def gaps_expand(
+        self, gaps: Buffer, max_gap: int, n: int, start: int, values: Buffer, fill: Buffer, out: U8
+    ) -> None:
+        """Spread values over the places that gaps tell (spec/encodings/gap_index.md).
+
+        ``out`` gets elements from ``start`` on of the ``n``; gaps and values are those of all. Raises
+        CorruptStreamError if the gaps break a rule of the page, in the range or not.
+        """
+
     def row_costs(self, data: Buffer, dtype: str, row_elements: int, costs: U8) -> NDArray[np.uint64]:
         """What each row costs under each of several tables of costs of exponents.
 

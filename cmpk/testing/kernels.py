@@ -18,7 +18,7 @@ from cmpk.kernels import reference
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, CodeJob, FloatJob, Job, KernelBackend, Source
 from cmpk.offers import flaw_of
 from cmpk.testing.limits import Hang, active_settings, fail, filled, outcome_of
-from cmpk.testing.strategies import byte_arrays, damaged, tensor_parts
+from cmpk.testing.strategies import byte_arrays, damaged, sized_bytes, tensor_parts
 
 __all__ = ["check_kernels"]
 
@@ -26,6 +26,9 @@ _CHUNK_LOG2: Final = 12
 _BOUNDARIES: Final = (1024, 1 << _CHUNK_LOG2)
 _THREADS: Final = st.sampled_from([1, 3])
 _MAX_CODE_LENGTH: Final = 12
+
+_ELEMENTS: Final = st.sampled_from([1, 2, 4, 8]).flatmap(lambda n: st.binary(min_size=n, max_size=n))
+_OFF: Final = st.sampled_from([0, 1, -1])
 
 
 def check_kernels(backend: KernelBackend) -> None:
@@ -47,7 +50,7 @@ def check_kernels(backend: KernelBackend) -> None:
     if flaw:
         fail(f"{backend!r} can't be registered: {flaw}")
     try:
-        for check in (_check_bytes, _check_codecs, _check_damaged, _check_floats, _check_narrow, _check_jobs):
+        for check in _CHECKS:
             check(backend)
     except Hang as hang:
         raise AssertionError(str(hang)) from None
@@ -171,6 +174,52 @@ def _check_jobs(backend: KernelBackend) -> None:
         _same_outcome(backend, run, sum(nbytes for _, nbytes in made), f"decode_floats of {what}")
 
     jobs()
+
+
+def _check_masks(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def masks(drawn: st.DataObject) -> None:
+        mask, fill = drawn.draw(byte_arrays(), "mask"), drawn.draw(_ELEMENTS, "fill")
+        start, stop = _range(drawn, 8 * len(mask))
+        n_set = np.count_nonzero(np.unpackbits(mask, bitorder="little")[start:stop])
+        values = sized_bytes("noise", max(0, int(n_set) + drawn.draw(_OFF, "values too many")) * len(fill))
+        threads, nbytes = drawn.draw(_THREADS, "threads"), (stop - start) * len(fill)
+
+        def run(kernels: KernelBackend) -> bytes:
+            return filled(nbytes, lambda out: kernels.bitmask_expand(mask, start, values, fill, out, threads))
+
+        _same_outcome(backend, run, len(mask) + nbytes, f"bitmask_expand of bits {start} to {stop}")
+
+    masks()
+
+
+def _check_gaps(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def gaps_of_a_tensor(drawn: st.DataObject) -> None:
+        gaps, fill = drawn.draw(byte_arrays(max_nbytes=512), "gaps"), drawn.draw(_ELEMENTS, "fill")
+        max_gap = drawn.draw(st.integers(1, 255), "max_gap")
+        if drawn.draw(st.sampled_from([True, True, False]), "none exceeds max_gap"):
+            gaps = np.minimum(gaps, max_gap)
+        n_values = int(np.count_nonzero(gaps != max_gap))
+        n = max(0, int(gaps.sum()) + n_values + drawn.draw(st.integers(-1, 9), "elements behind"))
+        values = sized_bytes("noise", max(0, n_values + drawn.draw(_OFF, "values too many")) * len(fill))
+        start, stop = _range(drawn, n)
+        nbytes = (stop - start) * len(fill)
+
+        def run(kernels: KernelBackend) -> bytes:
+            return filled(nbytes, lambda out: kernels.gaps_expand(gaps, max_gap, n, start, values, fill, out))
+
+        _same_outcome(backend, run, len(gaps) + n, f"gaps_expand of {start} to {stop} of {n} elements")
+
+    gaps_of_a_tensor()
+
+
+def _range(drawn: st.DataObject, n: int) -> tuple[int, int]:
+    ends = st.integers(0, n)
+    start, stop = sorted((drawn.draw(ends, "start"), drawn.draw(ends, "stop")))
+    return start, stop
 
 
 def _float_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
@@ -333,3 +382,15 @@ def _split_params(dtype: str) -> st.SearchStrategy[tuple[int, int]]:
 def _divisors(n: int) -> list[int]:
     """Some of the sizes that rows of ``n`` elements may have."""
     return [size for size in range(1, min(n, 64) + 1) if n % size == 0] + ([n] if n > 64 else []) or [1]
+
+
+_CHECKS: Final = (
+    _check_bytes,
+    _check_codecs,
+    _check_damaged,
+    _check_floats,
+    _check_narrow,
+    _check_masks,
+    _check_gaps,
+    _check_jobs,
+)

@@ -141,9 +141,9 @@ def _whole_bytes(dtype: str, shape: tuple[int, ...]) -> TensorSpec:
 def tensor_parts(*, dtypes: Collection[str] | None = None, max_elements: int = 4096) -> SearchStrategy[Part]:
     """Tensors and their bytes, as encodings meet them.
 
-    Floats are weights with skewed exponents; NaNs with payloads, negative zeros, infinities and
-    subnormal numbers; few distinct values; numbers that are exactly those of a narrower type, in
-    some rows or in all, NaNs included; or any bits at all.
+    Floats are weights with skewed exponents, pruned or not; NaNs with payloads, negative zeros,
+    infinities and subnormal numbers; few distinct values; numbers that are exactly those of a
+    narrower type, in some rows or in all, NaNs included; or any bits at all.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def tensor_parts(*, dtypes: Collection[str] | None = None, max_elements: int = 4
     )
 
 
-_FLOAT_KINDS: Final = ("weights", "special", "few", "narrow", "narrow rows", "bits")
+_FLOAT_KINDS: Final = ("weights", "pruned", "special", "few", "narrow", "narrow rows", "bits")
 
 
 def _kinds_of(spec: TensorSpec) -> tuple[str, ...]:
@@ -206,6 +206,8 @@ def _float_words(rng: np.random.Generator, dtype: DType, spec: TensorSpec, kind:
         mantissa[is_narrow] &= ~low
     sign = rng.integers(0, 1 + dtype.signed_float, n, np.uint64)
     words: NDArray[np.uint64] = sign << np.uint64(e + m) | exponent << np.uint64(m) | mantissa
+    if kind == "pruned":
+        words[rng.random(n) < rng.choice((0.5, 0.9, 0.99))] = 0
     return words
 
 

@@ -10,7 +10,17 @@ import pytest
 
 from cmpk import kernels
 from cmpk.dtypes import DTYPES
-from cmpk.encodings import Affine, Codebook, Encoded, FloatSplit, Narrow, Part, RowGroups
+from cmpk.encodings import (
+    Affine,
+    Bitmask,
+    Codebook,
+    Encoded,
+    FloatSplit,
+    GapIndex,
+    Narrow,
+    Part,
+    RowGroups,
+)
 from cmpk.encodings.affine import SCALE_DTYPES
 from cmpk.encodings.narrow import NARROWER
 from cmpk.kernels.interface import FLOAT_LAYOUTS
@@ -20,7 +30,7 @@ from cmpk.testing import check_encoding, tensor_parts
 
 def test_every_encoding_of_cmpk_is_checked_here() -> None:
     # An alias has no bytes of its own; its rules are those of the archive.
-    checked = {"affine", "codebook", "float_split", "narrow", "row_groups"}
+    checked = {"affine", "bitmask", "codebook", "float_split", "gap_index", "narrow", "row_groups"}
     assert set(builtin_registry().encodings) == {"alias"} | checked
 
 
@@ -90,3 +100,23 @@ def test_row_groups_conforms() -> None:
         return RowGroups().encode(data, spec, np.unique(drawn, return_inverse=True)[1].astype(np.uint8))
 
     check_encoding(RowGroups(), encode)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 64])
+def test_bitmask_conforms(stride: int) -> None:
+    def encode(part: Part) -> Encoded | None:
+        if not DTYPES[part.spec.dtype].nbytes:
+            return None
+        return Bitmask().encode(part.data, part.spec, part.spec.numel % 3, stride)
+
+    check_encoding(Bitmask(), encode)
+
+
+@pytest.mark.parametrize("max_gap", [1, 15, 255])
+def test_gap_index_conforms(max_gap: int) -> None:
+    def encode(part: Part) -> Encoded | None:
+        if not DTYPES[part.spec.dtype].nbytes:
+            return None
+        return GapIndex().encode(part.data, part.spec, part.spec.numel % 3, max_gap)
+
+    check_encoding(GapIndex(), encode)

@@ -57,6 +57,15 @@ def quiets_nans(data, narrower, dtype):
     return widened
 
 
+def ignores_where_the_mask_starts(mask, start, values, fill, out, threads=1):
+    reference.bitmask_expand(mask, start // 8 * 8, values, fill, out)
+
+
+def takes_too_many_values(gaps, max_gap, n, start, values, fill, out):
+    n_values = np.count_nonzero(np.asarray(gaps) != max_gap)
+    reference.gaps_expand(gaps, max_gap, n, start, values[: n_values * len(fill)], fill, out)
+
+
 def spoils_rows(jobs, threads=1):
     reference.decode_floats(jobs)
     for job in jobs:
@@ -73,6 +82,8 @@ def spoils_rows(jobs, threads=1):
         ({"huffman_check": checks_nothing}, "huffman, .* reference gives CorruptStreamError"),
         ({"bitpack_decode": raises_value_error}, "ValueError instead of CorruptStreamError"),
         ({"widen": quiets_nans}, "widen gives"),
+        ({"bitmask_expand": ignores_where_the_mask_starts}, "bitmask_expand of"),
+        ({"gaps_expand": takes_too_many_values}, "gaps_expand of .* reference gives CorruptStreamError"),
         ({"decode_floats": spoils_rows}, "decode_floats of .* other bytes"),
         ({"rans_encode": None, "narrow": None}, "lacks the operations rans_encode, narrow"),
     ],

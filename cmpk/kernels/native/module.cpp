@@ -14,6 +14,7 @@
 #include "python_buffers.hpp"
 #include "rans.hpp"
 #include "row_costs.hpp"
+#include "sparse.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -283,6 +284,52 @@ Array<std::uint8_t> py_widen(nb::handle data, std::string_view narrower, std::st
   return out.release({out.size()});
 }
 
+std::uint64_t element_count(std::size_t nbytes, const Bytes& fill) {
+  if (fill.size != 1 && fill.size != 2 && fill.size != 4 && fill.size != 8) {
+    throw std::invalid_argument("elements have 1, 2, 4 or 8 bytes, not " + std::to_string(fill.size));
+  }
+  if (nbytes % fill.size) {
+    throw std::invalid_argument(std::to_string(nbytes) + " bytes are no whole number of elements of " +
+                                std::to_string(fill.size));
+  }
+  return nbytes / fill.size;
+}
+
+void py_bitmask_expand(nb::handle mask, std::int64_t start, nb::handle values, nb::handle fill, nb::handle out,
+                       int threads) {
+  const InputBuffer mask_input(mask);
+  const InputBuffer value_input(values);
+  const InputBuffer fill_input(fill);
+  const OutputBuffer output(out);
+  const Bytes one = fill_input.bytes();
+  element_count(value_input.bytes().size, one);
+  const std::uint64_t n = element_count(output.size(), one);
+  check_range(static_cast<std::int64_t>(8 * mask_input.bytes().size), start, n);
+  nb::gil_scoped_release release;
+  advise_huge_pages(output.data(), output.size());
+  bitmask_expand(mask_input.bytes(), static_cast<std::uint64_t>(start),
+                 {static_cast<unsigned>(one.size), one.data, value_input.bytes()}, output.data(), n,
+                 thread_count(threads));
+}
+
+void py_gaps_expand(nb::handle gaps, int max_gap, std::int64_t n, std::int64_t start, nb::handle values,
+                    nb::handle fill, nb::handle out) {
+  const InputBuffer gap_input(gaps);
+  const InputBuffer value_input(values);
+  const InputBuffer fill_input(fill);
+  const OutputBuffer output(out);
+  const Bytes one = fill_input.bytes();
+  element_count(value_input.bytes().size, one);
+  const std::uint64_t count = element_count(output.size(), one);
+  if (max_gap < 1 || max_gap > 255) throw std::invalid_argument("max_gap must be 1 .. 255");
+  check_range(n, start, count);
+  nb::gil_scoped_release release;
+  advise_huge_pages(output.data(), output.size());
+  gaps_expand({gap_input.bytes(), static_cast<unsigned>(max_gap), static_cast<std::uint64_t>(n)},
+              {static_cast<unsigned>(one.size), one.data, value_input.bytes()}, static_cast<std::uint64_t>(start),
+              output.data(), count);
+}
+
 void py_decode_floats(nb::handle jobs, int threads) {
   const Jobs parsed(jobs);
   nb::gil_scoped_release release;
@@ -315,6 +362,8 @@ NB_MODULE(_native, m) {
   m.def("rans_decode", &py_rans_decode, "stream"_a, "n"_a, "start"_a, "out"_a, "threads"_a = 1);
   m.def("bitpack_encode", &py_bitpack_encode, "data"_a, "width"_a);
   m.def("bitpack_decode", &py_bitpack_decode, "stream"_a, "n"_a, "start"_a, "out"_a);
+  m.def("bitmask_expand", &py_bitmask_expand, "mask"_a, "start"_a, "values"_a, "fill"_a, "out"_a, "threads"_a = 1);
+  m.def("gaps_expand", &py_gaps_expand, "gaps"_a, "max_gap"_a, "n"_a, "start"_a, "values"_a, "fill"_a, "out"_a);
   m.def("row_costs", &py_row_costs, "data"_a, "dtype"_a, "row_elements"_a, "costs"_a);
   m.def("float_split", &py_float_split, "data"_a, "dtype"_a, "mantissa_bits"_a, "base"_a);
   m.def("upper_bits_histogram", &py_upper_bits_histogram, "data"_a, "dtype"_a, "mantissa_bits"_a);

@@ -12,14 +12,17 @@ from cmpk.kernels.reference.jobs import decode_floats
 from cmpk.kernels.reference.narrow import narrow, narrows_to, widen
 from cmpk.kernels.reference.rans import rans_decode, rans_encode
 from cmpk.kernels.reference.row_costs import row_costs
+from cmpk.kernels.reference.sparse import bitmask_expand, gaps_expand
 
 __all__ = [
+    "bitmask_expand",
     "bitpack_decode",
     "bitpack_encode",
     "byte_histogram",
     "code_lengths",
     "decode_floats",
     "float_split",
+    "gaps_expand",
     "huffman_check",
     "huffman_decode",
     "huffman_encode",
