@@ -14,6 +14,7 @@ from cmpk.encodings import (
     Affine,
     Alias,
     Bitmask,
+    Cast,
     Codebook,
     Encoding,
     FloatSplit,
@@ -40,7 +41,7 @@ def cmpk_codecs() -> Sequence[Codec]:
 @hookimpl
 def cmpk_encodings() -> Sequence[Encoding]:
     """The encodings of the specification."""
-    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook(), Affine(), Bitmask(), GapIndex())
+    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook(), Affine(), Cast(), Bitmask(), GapIndex())
 
 
 @hookimpl

@@ -989,12 +989,19 @@ def to_dtype(values: NDArray[np.float32], spec: Spec) -> U8:
     return to_bytes(sign << 7 | code, spec)
 
 
+def read_scales(params: dict[str, Any], parts: dict[str, U8]) -> NDArray[np.float32]:
+    """float32(s) of all scales."""
+    data, dtype = parts["scale"], params["scale_dtype"]
+    need(dtype != "F8_E8M0" or (data < 255).all(), "a scale is not finite")
+    scale = to_float32(data, dtype)
+    need(np.isfinite(scale).all(), "a scale is not finite")
+    return scale
+
+
 def decode_affine(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
     """Decoding."""
     n_scales, slice_of = affine_slices(params, spec)
-    need(params["scale_dtype"] != "F8_E8M0" or (parts["scale"] < 255).all(), "affine: a scale is not finite")
-    scale = to_float32(parts["scale"], params["scale_dtype"])
-    need(np.isfinite(scale).all(), "affine: a scale is not finite")
+    scale = read_scales(params, parts)
     zero = np.zeros(n_scales, np.int64)
     if params["zero_point"]:
         zero = parts["zero_point"].view("<i4").astype(np.int64)
@@ -1082,6 +1089,38 @@ def decode_gap_index(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -
     return to_bytes(out, spec)
 
 
+# encodings/cast.md
+
+
+def cast_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
+    """The tables of the page."""
+    _, narrow, _, dtype = check_params(params, axis=int, dtype=str, group_size=int, scale_dtype=str)
+    need(spec.dtype in ("F16", "BF16", "F32", "F64"), f"cast: not for {spec.dtype}")
+    need(narrow in ("F8_E4M3", "F8_E5M2"), f"cast: not to {narrow!r}")
+    need(dtype in SCALES, f"cast: {dtype!r} is no dtype of scales")
+    return {"values": Spec(narrow, spec.shape), "scale": Spec(dtype, (affine_slices(params, spec)[0],))}
+
+
+def decode_cast(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
+    """Decoding."""
+    _, slice_of = affine_slices(params, spec)
+    scale = read_scales(params, parts)
+    finite = magnitudes(params["dtype"])
+    infinities = [math.inf] if params["dtype"] == "F8_E5M2" else []
+    positive = finite + infinities + [math.nan] * (128 - len(finite) - len(infinities))
+    numbers = np.array(positive + [-number for number in positive], np.float32)
+    which = np.array([slice_of(i) for i in range(spec.n)], np.int64)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        product = numbers[parts["values"]] * scale[which]
+    is_nan = np.isnan(product)
+    element = to_dtype(np.where(is_nan, np.float32(0), product), spec).reshape(
+        spec.n, DTYPES[spec.dtype].nbits // 8
+    )
+    quiet = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000, "F64": 0x7FF8 << 48}[spec.dtype]
+    element[is_nan] = np.frombuffer(quiet.to_bytes(element.shape[1], "little"), np.uint8)
+    return element.reshape(-1)
+
+
 class Encoding(NamedTuple):
     """A page of encodings/ whose tensor has parts."""
 
@@ -1097,6 +1136,7 @@ ENCODINGS = {
     "affine": Encoding(affine_parts, decode_affine),
     "bitmask": Encoding(bitmask_parts, decode_bitmask),
     "gap_index": Encoding(gap_index_parts, decode_gap_index),
+    "cast": Encoding(cast_parts, decode_cast),
 }
 
 

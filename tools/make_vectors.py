@@ -32,7 +32,7 @@ from tools.vectors.valid_encodings import (
     nested,
     row_groups_page,
 )
-from tools.vectors.valid_scales import affine_page
+from tools.vectors.valid_scales import affine_page, cast_page
 from tools.vectors.valid_sparse import bitmask_page, gap_index_page
 
 VECTORS = Path(__file__).resolve().parent.parent / "spec" / "vectors"
@@ -58,6 +58,7 @@ def valid_vectors() -> list[Valid]:
         *affine_page(),
         *bitmask_page(),
         *gap_index_page(),
+        *cast_page(),
     ]
 
 
@@ -95,6 +96,7 @@ def invalid_vectors() -> list[Invalid]:
         invalid_sparse.bitmasks,
         invalid_sparse.bitmasks_values,
         invalid_sparse.gap_indices,
+        invalid_scales.casts,
     ]
     return [vector for page in pages for vector in page()]
 

@@ -4,6 +4,7 @@ from cmpk.encodings.affine import Affine
 from cmpk.encodings.alias import Alias
 from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Leaf, Part, Stored
 from cmpk.encodings.bitmask import Bitmask
+from cmpk.encodings.cast import Cast
 from cmpk.encodings.codebook import Codebook
 from cmpk.encodings.float_split import FloatSplit
 from cmpk.encodings.gap_index import GapIndex
@@ -15,6 +16,7 @@ __all__ = [
     "Alias",
     "Bitmask",
     "Branch",
+    "Cast",
     "Codebook",
     "Decoder",
     "Encoded",

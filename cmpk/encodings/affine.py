@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from cmpk import kernels
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, check_params, int_param
+from cmpk.encodings.scales import scale_bytes, scale_layout, scale_spec, widened_scale
 from cmpk.errors import FormatError, PassError
 from cmpk.format.manifest import Params
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, CodeJob
@@ -16,25 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CODE", "SCALE_DTYPES", "Affine"]
+__all__ = ["MAX_CODE", "Affine"]
 
 MAX_CODE: Final = 1 << 24
 """Codes less their zero points up to this magnitude are exact in float32."""
 
-SCALE_DTYPES: Final = ("F32", "F16", "BF16", "F8_E8M0")
-
-_MAX_GROUP_SIZE: Final = 1 << 48
 _PARAMS: Final = ("axis", "exceptions", "group_size", "offset", "scale_dtype", "zero_point")
 _WINDOW: Final = 256
 _SEARCHED: Final = 1 << 15
-
-
-class ScaleLayout(NamedTuple):
-    """Which scale each element has: ``(i // line * ceil(line / run) + i % line // run) % n_scales``."""
-
-    n_scales: int
-    line: int
-    run: int
 
 
 class Affine(Encoding):
@@ -49,17 +37,14 @@ class Affine(Encoding):
         check_params(params, _PARAMS)
         n_exceptions = int_param(params, "exceptions", 0, spec.numel)
         int_param(params, "offset", -MAX_CODE, MAX_CODE)
-        scale_dtype = params["scale_dtype"]
-        if not isinstance(scale_dtype, str) or scale_dtype not in SCALE_DTYPES:
-            raise FormatError(f"the parameter 'scale_dtype' is {scale_dtype!r}, not one of {SCALE_DTYPES}")
-        n_scales = _scale_layout(spec, params).n_scales
+        scale = scale_spec(spec, params)
         specs = {"qdata": TensorSpec("U8", (spec.numel,))}
         if n_exceptions:
             specs["exception_index"] = TensorSpec("U64", (n_exceptions,))
             specs["exception_code"] = TensorSpec("I32", (n_exceptions,))
-        specs["scale"] = TensorSpec(scale_dtype, (n_scales,))
+        specs["scale"] = scale
         if int_param(params, "zero_point", 0, 1):
-            specs["zero_point"] = TensorSpec("I32", (n_scales,))
+            specs["zero_point"] = TensorSpec("I32", scale.shape)
         return specs
 
     def encode(
@@ -116,7 +101,7 @@ class Affine(Encoding):
             specs = self.part_specs(spec, params)
         except FormatError as error:
             raise PassError(f"encoding 'affine': {error}") from None
-        stored = {"qdata": qdata, "scale": _scale_bytes(scale, scale_dtype)}
+        stored = {"qdata": qdata, "scale": scale_bytes(self.id, scale, scale_dtype)}
         if len(index):
             stored["exception_index"] = index.astype("<u8").view(np.uint8)
             stored["exception_code"] = apart.astype("<i4").view(np.uint8)
@@ -138,7 +123,7 @@ class Affine(Encoding):
         """See `Encoding.float_job`."""
         parts, params, spec = stored.parts, stored.node.params, stored.spec
         assert spec is not None  # an installed encoding's branch has one
-        layout = _scale_layout(spec, params)
+        layout = scale_layout(spec, params)
         has_exceptions, has_zero_points = params["exceptions"], params["zero_point"]
         return CodeJob(
             out=out,
@@ -147,7 +132,7 @@ class Affine(Encoding):
             start=start,
             count=stop - start,
             codes=decoder.source(parts["qdata"], start, stop),
-            scale=_widened(decoder.decode(parts["scale"]), str(params["scale_dtype"])),
+            scale=widened_scale(decoder.decode(parts["scale"]), str(params["scale_dtype"])),
             zero_point=decoder.decode(parts["zero_point"]) if has_zero_points else None,
             offset=int_param(params, "offset", -MAX_CODE, MAX_CODE),
             line=layout.line,
@@ -155,69 +140,6 @@ class Affine(Encoding):
             exception_index=decoder.decode(parts["exception_index"]) if has_exceptions else None,
             exception_code=decoder.decode(parts["exception_code"]) if has_exceptions else None,
         )
-
-
-def _scale_layout(spec: TensorSpec, params: Params) -> ScaleLayout:
-    """The scales that the parameters promise.
-
-    Raises
-    ------
-    FormatError
-        If the tensor has no such slices or groups.
-    """
-    shape = spec.shape
-    axis = int_param(params, "axis", -1, len(shape) - 1)
-    group_size = int_param(params, "group_size", 0, _MAX_GROUP_SIZE)
-    if group_size:
-        if axis != -1 or not shape:
-            raise FormatError(f"groups go with axis -1 and a dimension, not with {axis} of {len(shape)}")
-        if not shape[-1]:
-            return ScaleLayout(0, 1, 1)
-        run = min(group_size, shape[-1])
-        return ScaleLayout(math.prod(shape[:-1]) * -(-shape[-1] // run), shape[-1], run)
-    if axis == -1:
-        return ScaleLayout(1, max(1, spec.numel), max(1, spec.numel))
-    run = max(1, math.prod(shape[axis + 1 :]))
-    return ScaleLayout(shape[axis], run, run)
-
-
-def _widened(scale: U8, dtype: str) -> NDArray[Any]:
-    """Scales as float32; one that is not finite stays so, for the kernels to refuse."""
-    import numpy as np
-
-    if dtype == "F8_E8M0":
-        # The exponent of 2^-127 is that of subnormal numbers, and its mantissa has the leading bit.
-        bits = np.where(scale == 0, 1 << 22, scale.astype(np.uint32) << 23)
-        return bits.astype("<u4").view("<f4")
-    octets = scale if dtype == "F32" else kernels.active().widen(scale, dtype, "F32")
-    return octets.view("<f4")
-
-
-def _scale_bytes(scale: NDArray[np.float32], dtype: str) -> U8:
-    """The scales in a dtype that holds them exactly.
-
-    Raises
-    ------
-    PassError
-        If it does not, or one is not finite.
-    """
-    import numpy as np
-
-    exact = np.ascontiguousarray(scale, "<f4").reshape(-1)
-    if not np.isfinite(exact).all():
-        raise PassError("encoding 'affine': a scale is not finite")
-    if dtype == "F32":
-        return exact.view(np.uint8)
-    if dtype == "F8_E8M0":
-        stored = (exact.view("<u4") >> 23).astype(np.uint8)
-        is_exact = np.array_equal(_widened(stored, dtype).view(np.uint8), exact.view(np.uint8))
-        if not is_exact:
-            raise PassError("encoding 'affine': a scale is not a power of two")
-        return stored
-    try:
-        return kernels.active().narrow(exact.view(np.uint8), "F32", dtype)
-    except ValueError:
-        raise PassError(f"encoding 'affine': a scale is not exactly a {dtype}") from None
 
 
 def _best_offset(codes: NDArray[Any]) -> int:

@@ -109,7 +109,8 @@ class FloatJob(NamedTuple):
 class CodeJob(NamedTuple):
     """One range of one tensor of byte codes, dequantized straight to where it belongs.
 
-    The rules are those of spec/encodings/affine.md, and the kernels check all that are about values.
+    The rules are those of spec/encodings/affine.md and cast.md, and the kernels check all that are about
+    values.
 
     Attributes
     ----------
@@ -129,6 +130,9 @@ class CodeJob(NamedTuple):
         Added to each byte.
     line, run : int
         Element ``i`` has scale ``(i // line * ceil(line / run) + i % line // run) % n_scales``.
+    numbers : buffer of float32, shape (256,), or None
+        What each byte stands for; None where that is the byte plus `offset` less the zero point. With
+        them `offset` is 0, and there are neither zero points nor exceptions.
     exception_index : buffer of uint64, or None
     exception_code : buffer of int32, or None
         Elements whose codes are given apart; the whole lists, whatever the range.
@@ -148,6 +152,7 @@ class CodeJob(NamedTuple):
     offset: int
     line: int
     run: int
+    numbers: Buffer | None = None
     exception_index: Buffer | None = None
     exception_code: Buffer | None = None
     rows: Buffer | None = None

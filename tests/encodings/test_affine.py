@@ -15,7 +15,8 @@ from cmpk.archive import Archive
 from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Zstd
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings import Affine, Encoded, RowGroups
-from cmpk.encodings.affine import MAX_CODE, SCALE_DTYPES
+from cmpk.encodings.affine import MAX_CODE
+from cmpk.encodings.scales import SCALE_DTYPES
 from cmpk.errors import CorruptStreamError, FormatError, PassError
 from cmpk.kernels.interface import FLOAT_LAYOUTS
 from tests.builders import Node, archive, branch, branch_of, leaf, tensor

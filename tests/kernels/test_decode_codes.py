@@ -51,6 +51,16 @@ def layouts(draw: st.DrawFn, n: int) -> dict[str, Any]:
     }
 
 
+def numbers(seed: int) -> NDArray[np.float32]:
+    """What bytes may stand for: numbers of all sizes, infinities, and NaNs of several bits."""
+    found = floats(256, seed)
+    found[::17] = np.inf
+    found[5::31] = -np.inf
+    bits = np.random.default_rng(seed).integers(0x7F800001, 0x7FFFFFFF, 16).astype(np.uint32)
+    found.view(np.uint32)[3:67:4] = bits | (np.arange(16, dtype=np.uint32) % 2 << 31)
+    return found
+
+
 def exceptions_of(n: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     index = np.flatnonzero(rng.random(n) < 0.01).astype(np.uint64)
@@ -79,6 +89,17 @@ def test_any_range_of_any_layout_is_what_reference_makes_of_it(
     start, stop = sample.draw(ranges_of(n))
     part = job._replace(start=start, count=stop - start, out=np.zeros((stop - start) * nbytes, np.uint8))
     assert run(backend, part) == whole[start * nbytes : stop * nbytes]
+
+
+@given(codes=byte_arrays(5000), dtype=st.sampled_from(["F16", "BF16", "F32", "F64"]), sample=st.data())
+def test_numbers_that_bytes_stand_for_are_scaled_as_reference_does(
+    backend: KernelBackend, codes: U8, dtype: str, sample: st.DataObject
+) -> None:
+    layout = sample.draw(layouts(codes.size)) | {"offset": 0, "zero_point": None}
+    job = job_of(codes, dtype, **layout, numbers=numbers(codes.size))
+    whole = run(reference, job)  # type: ignore[arg-type]  # a module
+    job = job._replace(codes=sample.draw(st.sampled_from(sources_of(backend, codes))))
+    assert run(backend, job, sample.draw(st.integers(1, 3))) == whole
 
 
 @given(
@@ -237,6 +258,10 @@ def test_values_that_break_a_rule_are_corrupt_in_any_range(
         {"exception_code": bytes(4)},
         {"exception_index": bytes(8), "exception_code": bytes(3)},
         {"exception_index": bytes(8), "exception_code": bytes(8)},
+        {"numbers": bytes(1024)},
+        {"offset": 0, "numbers": bytes(1020)},
+        {"offset": 0, "numbers": bytes(1024), "zero_point": bytes(4)},
+        {"offset": 0, "numbers": bytes(1024), "exception_index": bytes(8), "exception_code": bytes(4)},
         {"row_elements": 2},
         {"rows": np.arange(5, dtype=np.uint32)},
         {"rows": np.arange(5, dtype=np.uint32) + 1, "row_elements": 2},

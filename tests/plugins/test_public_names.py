@@ -15,8 +15,8 @@ PUBLIC = {
     "cmpk.codecs": "Bitpack Codec Huffman Rans Raw Zstd",
     "cmpk.dtypes": "DTYPES DType TensorSpec dtype_of from_torch to_torch",
     "cmpk.encodings": """
-        Affine Alias Bitmask Branch Codebook Decoder Encoded Encoding FloatSplit GapIndex Leaf Narrow Part
-        RowGroups Stored
+        Affine Alias Bitmask Branch Cast Codebook Decoder Encoded Encoding FloatSplit GapIndex Leaf Narrow
+        Part RowGroups Stored
     """,
     "cmpk.errors": """
         CmpkError CorruptStreamError DestinationError DeviceError FormatError PassError PluginError

@@ -13,6 +13,7 @@ from cmpk.dtypes import DTYPES
 from cmpk.encodings import (
     Affine,
     Bitmask,
+    Cast,
     Codebook,
     Encoded,
     FloatSplit,
@@ -21,8 +22,9 @@ from cmpk.encodings import (
     Part,
     RowGroups,
 )
-from cmpk.encodings.affine import SCALE_DTYPES
+from cmpk.encodings.cast import NARROW
 from cmpk.encodings.narrow import NARROWER
+from cmpk.encodings.scales import SCALE_DTYPES
 from cmpk.kernels.interface import FLOAT_LAYOUTS
 from cmpk.registry import builtin_registry
 from cmpk.testing import check_encoding, tensor_parts
@@ -30,7 +32,7 @@ from cmpk.testing import check_encoding, tensor_parts
 
 def test_every_encoding_of_cmpk_is_checked_here() -> None:
     # An alias has no bytes of its own; its rules are those of the archive.
-    checked = {"affine", "bitmask", "codebook", "float_split", "gap_index", "narrow", "row_groups"}
+    checked = {"affine", "bitmask", "cast", "codebook", "float_split", "gap_index", "narrow", "row_groups"}
     assert set(builtin_registry().encodings) == {"alias"} | checked
 
 
@@ -43,6 +45,19 @@ def test_affine_conforms(scale_dtype: str) -> None:
         return Affine().encode(codes, part.spec, **layout, scale_dtype=scale_dtype)
 
     check_encoding(Affine(), encode, parts=tensor_parts(dtypes=FLOAT_LAYOUTS), lossless=False)
+
+
+@pytest.mark.parametrize("narrow", NARROW)
+def test_cast_conforms(narrow: str) -> None:
+    """Values of any bits: what they decode to is another tensor, so only ranges are compared."""
+
+    def encode(part: Part) -> Encoded:
+        values = part.data[: part.spec.numel].copy()
+        layout = quantized(part, "F8_E8M0")[1]
+        del layout["zero_point"]
+        return Cast().encode(values, narrow, part.spec, **layout, scale_dtype="F8_E8M0")
+
+    check_encoding(Cast(), encode, parts=tensor_parts(dtypes=("F16", "BF16", "F32", "F64")), lossless=False)
 
 
 def quantized(part: Part, scale_dtype: str) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

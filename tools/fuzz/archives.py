@@ -42,7 +42,7 @@ _INTEGERS += [
     -(1 << 63) - 1,
 ]
 _CODECS = ["raw", "zstd", "huffman", "rans", "bitpack", "lz4"]
-_ENCODINGS = ["float_split", "narrow", "row_groups", "codebook", "alias", "plain", "affine"]
+_ENCODINGS = ["float_split", "narrow", "row_groups", "codebook", "alias", "plain", "affine", "cast"]
 _DTYPES = [
     "BOOL",
     "U8",
@@ -323,7 +323,7 @@ def _rename(members: Object, old: str, new: str) -> None:
 def _around(node: Object, random: Random) -> Object:
     """An encoding whose one interesting part is the node; the others are small."""
     small = leaf("raw", random.randbytes(random.randrange(20)))
-    kind = random.choice(("narrow", "row_groups", "codebook", "float_split", "affine"))
+    kind = random.choice(("narrow", "row_groups", "codebook", "float_split", "affine", "cast"))
     if kind == "narrow":
         return branch("narrow", {"dtype": random.choice(("F16", "BF16", "F32"))}, values=node)
     if kind == "row_groups":
@@ -332,14 +332,19 @@ def _around(node: Object, random: Random) -> Object:
         )
     if kind == "codebook":
         return branch("codebook", {"size": random.randrange(1, 9)}, codes=node, centroids=small)
-    if kind == "affine":
-        dtype, is_grouped = random.choice(("F32", "F16", "BF16", "F8_E8M0")), random.randrange(2)
-        layout = {
-            "axis": random.randrange(-1, 2),
+    if kind in ("affine", "cast"):
+        axis, group_size = random.randrange(-1, 2), random.choice((0, random.randrange(9)))
+        dtype = random.choice(("F32", "F16", "BF16", "F8_E8M0"))
+        if kind == "cast":
+            params = {"axis": axis, "dtype": "F8_E4M3", "group_size": group_size, "scale_dtype": dtype}
+            return branch("cast", params, values=node, scale=small)
+        params = {
+            "axis": axis,
             "exceptions": 0,
-            "group_size": is_grouped * random.randrange(9),
+            "group_size": group_size,
+            "offset": random.randrange(-256, 9),
         }
-        params = layout | {"offset": random.randrange(-256, 9), "scale_dtype": dtype, "zero_point": 0}
+        params |= {"scale_dtype": dtype, "zero_point": 0}
         return branch("affine", params, qdata=node, scale=small)
     params = {"base": 0, "exceptions": 0, "mantissa_bits": random.randrange(8)}
     return branch("float_split", params, high=node, rest0=copy.deepcopy(small))

@@ -10,7 +10,7 @@ from .assemble import Object, branch, leaf, one
 from .cases import NBITS, Invalid, raw
 from .invalid_encodings import Page
 
-__all__ = ["affines", "affines_values"]
+__all__ = ["affines", "affines_values", "casts"]
 
 _GOOD: Object = {
     "axis": -1,
@@ -182,3 +182,44 @@ def affines_values() -> Iterator[Invalid]:
         _ONE * 2,
         before={"qdata": short},
     )
+
+
+def casts() -> Iterator[Invalid]:
+    """encodings/cast.md."""
+    page = Page("cast")
+    good: Object = {"axis": -1, "dtype": "F8_E4M3", "group_size": 0, "scale_dtype": "F32"}
+
+    def of(
+        name: str, rule: str, params: Object, dtype: str = "F32", found: str = "open", **parts: Object
+    ) -> Invalid:
+        given = {"values": raw(bytes(6)), "scale": raw(_ONE)} | parts
+        node = branch("cast", {name: value for name, value in params.items() if value is not None}, **given)
+        content = one(dtype, [2, 3], bytes(6 * NBITS[dtype] // 8), node)
+        return page.broken(name, rule, content, "format" if found == "open" else "stream", found)
+
+    for dtype in ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F4", "I32", "C64"):
+        yield of(f"of-{dtype}", "dtypes", good, dtype)
+    narrow = "dtype is F8_E4M3 or F8_E5M2"
+    for dtype in ("F16", "F8_E4M3FNUZ", "F8_E8M0", "I8", ""):
+        yield of(f"to-{dtype or 'empty'}", narrow, good | {"dtype": dtype})
+    same = "axis, group_size and scale_dtype as in affine.md"
+    yield of("axis-beyond", same, good | {"axis": 2})
+    yield of("groups-with-an-axis", same, good | {"axis": 0, "group_size": 3})
+    yield of("group_size-negative", same, good | {"group_size": -1})
+    yield of("scale_dtype-F64", same, good | {"scale_dtype": "F64"})
+    exact = "the parameters are axis, dtype, group_size and scale_dtype"
+    for missing in good:
+        yield of(f"without-{missing}", exact, good | {missing: None})
+    yield of("another-parameter", exact, good | {"zzz": 0})
+    yield of("dtype-a-number", exact, good | {"dtype": 8})
+    yield of("values-too-short", "values has the tensor's shape", good, values=raw(bytes(5)))
+    yield of("values-too-long", "values has the tensor's shape", good, found="load", values=raw(bytes(7)))
+    yield of("scale-too-short", "scale has S elements", good | {"axis": 0})
+    parts = "the parts are values and scale"
+    yield of("another-part", parts, good, zzz=raw(b""))
+    content = one("F32", [2, 3], bytes(24), branch("cast", good, scale=raw(_ONE), values=raw(bytes(6))))
+    yield page.broken("parts-in-another-order", parts, content)
+    finite = "a scale, used or not, is finite"
+    yield of("scale-infinite", finite, good, found="load", scale=raw(b"\0\0\x80\x7f"))
+    of_e8m0 = good | {"scale_dtype": "F8_E8M0"}
+    yield of("scale-nan-F8_E8M0", finite, of_e8m0, found="load", scale=raw(b"\xff"))

@@ -10,7 +10,7 @@ from . import floats
 from .assemble import Object, branch
 from .cases import raw
 
-__all__ = ["affine", "number", "rounded", "scale_numbers"]
+__all__ = ["affine", "cast", "number", "rounded", "scale_numbers"]
 
 _BIAS = {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 16}
 _TOP = {"F8_E4M3": 0x7E, "F8_E4M3FNUZ": 0x7F, "F8_E5M2FNUZ": 0x7F}
@@ -110,6 +110,45 @@ def affine(
         "zero_point": int(zero_point is not None),
     }
     return floats.pack(dtype, elements), branch("affine", params, **(parts | nodes))
+
+
+def cast(
+    dtype: str,
+    shape: list[int],
+    narrow: str,
+    octets: bytes,
+    scale: bytes,
+    *,
+    axis: int = -1,
+    group_size: int = 0,
+    scale_dtype: str = "F32",
+    **nodes: Object,
+) -> tuple[bytes, Object]:
+    """The bytes of a tensor, and its branch."""
+    scales = scale_numbers(scale_dtype, scale)
+    signs = [s < 0 or (s == 0 and is_negative_zero(scale_dtype, scale, i)) for i, s in enumerate(scales)]
+    elements = []
+    for i, value in enumerate(octets):
+        s = scale_of(i, shape, axis, group_size)
+        elements.append(_cast_one(dtype, narrow, value, scales[s], scale_is_negative=signs[s]))
+    params = {"axis": axis, "dtype": narrow, "group_size": group_size, "scale_dtype": scale_dtype}
+    parts = {"values": raw(octets), "scale": raw(scale)} | nodes
+    return floats.pack(dtype, elements), branch("cast", params, **parts)
+
+
+def _cast_one(dtype: str, narrow: str, value: int, scale: Fraction, *, scale_is_negative: bool) -> int:
+    """The bits of one element."""
+    exponent_nbits, mantissa_nbits = floats.LAYOUTS[dtype]
+    infinity = (1 << exponent_nbits) - 1 << mantissa_nbits
+    magnitude = value & 127
+    is_infinite = narrow == "F8_E5M2" and magnitude == 0x7C
+    is_nan = magnitude == 127 if narrow == "F8_E4M3" else magnitude > 0x7C
+    if is_nan or (is_infinite and scale == 0):
+        return infinity | 1 << mantissa_nbits - 1
+    minus = (value >= 128) != scale_is_negative
+    if is_infinite:
+        return infinity | minus << exponent_nbits + mantissa_nbits
+    return product(number(narrow, value), scale, dtype, minus=minus)
 
 
 def is_negative_zero(dtype: str, data: bytes, index: int) -> bool:

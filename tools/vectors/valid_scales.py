@@ -1,4 +1,4 @@
-"""Valid vectors: numbers with scales (spec/encodings/affine.md)."""
+"""Valid vectors: numbers with scales (spec/encodings/affine.md and cast.md)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from . import floats
 from .assemble import Entry, branch, leaf, manifest, tensor
 from .cases import STEEP, Valid
-from .scales import affine
+from .scales import affine, cast
 from .streams import bitpack, frame, huffman, noise, rans, raw_block, skewed, zstd
 
-__all__ = ["affine_page"]
+__all__ = ["affine_page", "cast_page"]
 
 _MAX_CODE = 1 << 24
 
@@ -83,6 +83,41 @@ def affine_page() -> Iterator[Valid]:
     ]
     yield Valid("affine-empty", manifest(entries))
     yield Valid("affine-of-coded-parts", manifest(list(_coded(of))))
+
+
+def cast_page() -> Iterator[Valid]:
+    """encodings/cast.md."""
+
+    def of(name: str, dtype: str, shape: list[int], *args: Any, **options: Any) -> Entry:
+        data, node = cast(dtype, shape, *args, **options)
+        return tensor(name, dtype, shape, data, node)
+
+    every = bytes(range(256))
+    scales = [1.0, -0.5, 0.1, 3e36, 3e-39, 1e-5, 0.0, -0.0]
+    for dtype in ("F16", "BF16", "F32", "F64"):
+        entries = [
+            of(f"{narrow} {at}", dtype, [256], narrow, every, struct.pack("<f", scale))
+            for narrow in ("F8_E4M3", "F8_E5M2")
+            for at, scale in enumerate(scales)
+        ]
+        yield Valid(f"cast-{dtype}", manifest(entries))
+    values = noise(48)
+    four = struct.pack("<4e", 0.5, 0.1, -3.0, 1e-3)
+    powers = bytes([127, 0, 254, 120, 1, 130, 100, 127])
+    data = skewed(900, STEEP)
+    coded = leaf("huffman", huffman(data, STEEP, 12))
+    entries = [
+        of("rows", "BF16", [4, 12], "F8_E4M3", values, four, axis=0, scale_dtype="F16"),
+        of("columns", "F32", [12, 4], "F8_E5M2", values, four, axis=1, scale_dtype="F16"),
+        of("groups", "BF16", [2, 24], "F8_E4M3", values, powers, group_size=7, scale_dtype="F8_E8M0"),
+        of("no rows", "F32", [0, 4], "F8_E4M3", b"", b"", axis=0),
+        of("no dimensions", "F16", [], "F8_E5M2", b"\x3c", struct.pack("<f", 2.0)),
+        of("coded", "F16", [30, 30], "F8_E4M3", data, struct.pack("<f", 0.3), values=coded),
+    ]
+    yield Valid("cast-layouts", manifest(entries))
+    split = floats.float_split("F8_E4M3", list(values))
+    entries = [of("split", "BF16", [4, 12], "F8_E4M3", values, four[:4], values=split, scale_dtype="F32")]
+    yield Valid("cast-of-split-values", manifest(entries))
 
 
 def _ties(of: Callable[..., Entry]) -> Iterator[Entry]:

@@ -1,6 +1,7 @@
 // Ranges of tensors of byte codes, dequantized straight to where they belong.
 #include "code_jobs.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "dequantize.hpp"
@@ -52,6 +53,7 @@ class PreparedCodes final : public PreparedJob {
   JobOutput output_;
   Exceptions exceptions_;
   std::unique_ptr<Part> codes_;
+  std::array<float, 256> numbers_;
 };
 
 PreparedCodes::PreparedCodes(const CodeJob& job)
@@ -73,6 +75,12 @@ PreparedCodes::PreparedCodes(const CodeJob& job)
   if (job.has_zero_points && job.zero_point.size != job.scale.size) {
     throw std::invalid_argument(std::to_string(job.zero_point.size) + " bytes of zero points do not go with " +
                                 std::to_string(job.scale.size) + " of scales");
+  }
+  if (job.has_numbers) {
+    if (job.numbers.size != sizeof numbers_ || job.offset || job.has_zero_points || exceptions_.size()) {
+      throw std::invalid_argument("numbers are 256 of 4 bytes, without an offset, zero points and exceptions");
+    }
+    std::memcpy(numbers_.data(), job.numbers.data, sizeof numbers_);
   }
   runs_per_line_ = (job.line - 1) / job.run + 1;
   check_scales();
@@ -141,7 +149,11 @@ void PreparedCodes::dequantize(std::uint64_t start, std::size_t n, const std::ui
   Run run = run_of(start);
   for (std::size_t i = 0; i < n; run = next(run)) {
     const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(n - i, run.stop - (start + i)));
-    dequantizer_.all(codes + i, length, first_code(run.scale), scale(run.scale), out + i * element_nbytes_);
+    if (job_.has_numbers) {
+      dequantizer_.look_up(codes + i, length, numbers_.data(), scale(run.scale), out + i * element_nbytes_);
+    } else {
+      dequantizer_.all(codes + i, length, first_code(run.scale), scale(run.scale), out + i * element_nbytes_);
+    }
     i += length;
   }
 }
@@ -151,7 +163,11 @@ void PreparedCodes::dequantize_short_runs(std::uint64_t start, std::size_t n, co
   std::int32_t firsts[kBlock];
   float scales[kBlock];
   spread_scales(start, n, firsts, scales);
-  dequantizer_.each(codes, n, firsts, scales, out);
+  if (job_.has_numbers) {
+    dequantizer_.look_up_each(codes, n, numbers_.data(), scales, out);
+  } else {
+    dequantizer_.each(codes, n, firsts, scales, out);
+  }
 }
 
 // Gives each of n elements a copy of its scale.

@@ -17,6 +17,8 @@ struct CodeJob : JobRange {
   std::int64_t offset;
   std::uint64_t line;
   std::uint64_t run;
+  Bytes numbers;  // float
+  bool has_numbers;
   Bytes exception_index;  // uint64
   Bytes exception_code;   // int32
 };

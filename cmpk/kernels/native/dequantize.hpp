@@ -1,4 +1,4 @@
-// Encoding affine on runs of elements (spec/encodings/affine.md).
+// Encodings affine and cast on runs of elements (spec/encodings/affine.md, spec/encodings/cast.md).
 #pragma once
 
 #include "floats.hpp"
@@ -13,6 +13,11 @@ using Dequantize = void (*)(const std::uint8_t* codes, std::size_t n, std::int32
 // The same with a scale and a first code for each element.
 using DequantizeEach = void (*)(const std::uint8_t* codes, std::size_t n, const std::int32_t* first,
                                 const float* scale, std::uint8_t* out);
+// element = to_type(numbers[code] * scale), by a table of 256 numbers, NaNs and infinities among them.
+using LookUp = void (*)(const std::uint8_t* codes, std::size_t n, const float* numbers, float scale,
+                        std::uint8_t* out);
+using LookUpEach = void (*)(const std::uint8_t* codes, std::size_t n, const float* numbers, const float* scale,
+                            std::uint8_t* out);
 // One element of a code that is not in the bytes.
 using DequantizeOne = void (*)(std::int32_t distance, float scale, std::uint8_t* out);
 
@@ -20,6 +25,8 @@ struct Dequantizer {
   Dequantize all;
   DequantizeEach each;
   DequantizeOne one;
+  LookUp look_up;
+  LookUpEach look_up_each;
 };
 
 Dequantizer dequantizer_of(const FloatFormat& format);

@@ -18,8 +18,8 @@ CMPK_INLINE inline To bit_cast(From from) {
 // With masks, for compilers keep an addition of floats that only one side needs behind a branch.
 template <class Word>
 CMPK_INLINE inline Word select(bool condition, Word yes, Word no) {
-  const Word mask = Word{0} - Word{condition};
-  return (yes & mask) | (no & ~mask);
+  const Word mask = static_cast<Word>(Word{0} - Word{condition});
+  return static_cast<Word>((yes & mask) | (no & ~mask));
 }
 
 }  // namespace cmpk

@@ -29,16 +29,19 @@ class FloatEnvironment {
 // branches, so that loops become vectors.
 struct ToF32 {
   using Word = std::uint32_t;
+  static constexpr Word nan = 0x7fc00000;
   CMPK_INLINE static Word round(float value) { return bit_cast<Word>(value); }
 };
 
 struct ToF64 {
   using Word = std::uint64_t;
+  static constexpr Word nan = std::uint64_t{0x7ff8} << 48;
   CMPK_INLINE static Word round(float value) { return bit_cast<Word>(static_cast<double>(value)); }
 };
 
 struct ToBF16 {
   using Word = std::uint16_t;
+  static constexpr Word nan = 0x7fc0;
   CMPK_INLINE static Word round(float value) {
     // Carries go into the exponent, up to that of infinity.
     const std::uint32_t bits = bit_cast<std::uint32_t>(value);
@@ -50,6 +53,8 @@ struct ToBF16 {
 template <class W, unsigned kMantissa, int kBias, std::uint32_t kTop, bool kHasNegativeZero>
 struct ToSmall {
   using Word = W;
+  // The quiet one of a type that has it.
+  static constexpr Word nan = static_cast<Word>(kTop | 1u << (kMantissa - 1));
   CMPK_INLINE static Word round(float value) {
     constexpr unsigned dropped = 23 - kMantissa;
     constexpr std::uint32_t rebias = static_cast<std::uint32_t>(127 - kBias) << 23;
@@ -69,6 +74,14 @@ struct ToSmall {
     return static_cast<Word>(sign | rounded);
   }
 };
+
+// The same for any number.
+template <class To>
+CMPK_INLINE inline typename To::Word round_any(float value) {
+  using Word = typename To::Word;
+  const bool is_nan = (bit_cast<std::uint32_t>(value) & 0x7fffffff) > 0x7f800000;
+  return static_cast<Word>(select<Word>(is_nan, To::nan, To::round(value)));
+}
 
 using ToF16 = ToSmall<std::uint16_t, 10, 15, 0x7c00, true>;
 using ToE4M3 = ToSmall<std::uint8_t, 3, 7, 0x7e, true>;

@@ -137,9 +137,11 @@ CodeJob Jobs::code_job(PyObject* object) {
   job.offset = integer(fields[8]);
   job.line = natural(fields[9], "line");
   job.run = natural(fields[10], "run");
-  check_pair(fields[11], fields[12]);
-  job.exception_index = input(fields[11]);
-  job.exception_code = input(fields[12]);
+  job.has_numbers = fields[11] != Py_None;
+  job.numbers = input(fields[11]);
+  check_pair(fields[12], fields[13]);
+  job.exception_index = input(fields[12]);
+  job.exception_code = input(fields[13]);
   return job;
 }
 

@@ -1,4 +1,4 @@
-"""Encoding affine: codes to elements (spec/encodings/affine.md)."""
+"""Encodings affine and cast: codes to elements (spec/encodings/affine.md, cast.md)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Scales(NamedTuple):
     zero_point : int64 array, shape (n_scales,)
     offset, line, run : int
         As those of `CodeJob`.
+    numbers : float32 array, shape (256,), or None
+        Likewise.
     """
 
     scale: NDArray[np.float32]
@@ -34,6 +36,7 @@ class Scales(NamedTuple):
     offset: int
     line: int
     run: int
+    numbers: NDArray[np.float32] | None
 
     def of(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the scale that each element has."""
@@ -76,7 +79,21 @@ def scales_of(job: CodeJob) -> Scales:
         raise CorruptStreamError(
             f"encoding 'affine': codes from {job.offset} on are too far from a zero point"
         )
-    return Scales(scale, zero_point, job.offset, job.line, job.run)
+    return Scales(scale, zero_point, job.offset, job.line, job.run, _numbers_of(job))
+
+
+def _numbers_of(job: CodeJob) -> NDArray[np.float32] | None:
+    if job.numbers is None:
+        return None
+    octets = bytes_of(job.numbers)
+    if (
+        octets.size != 1024
+        or job.offset
+        or job.zero_point is not None
+        or (job.exception_index is not None and bytes_of(job.exception_index).size)
+    ):
+        raise ValueError("numbers are 256 of 4 bytes, without an offset, zero points and exceptions")
+    return octets.view("<f4")
 
 
 def dequantize(
@@ -103,14 +120,18 @@ def dequantize(
     """
     blocks = [round_float32(np.empty(0, np.float32), dtype)]
     for at in range(0, codes.size, _BLOCK):
-        block = codes[at : at + _BLOCK].astype(np.int64) + scales.offset
-        first, stop = np.searchsorted(index, (at, at + _BLOCK))
-        block[index[first:stop] - at] = apart[first:stop]
+        block = codes[at : at + _BLOCK]
         which = scales.of(np.arange(start + at, start + at + block.size, dtype=np.int64))
-        block -= scales.zero_point[which]
+        if scales.numbers is None:
+            distance = block.astype(np.int64) + scales.offset
+            first, stop = np.searchsorted(index, (at, at + _BLOCK))
+            distance[index[first:stop] - at] = apart[first:stop]
+            factor = (distance - scales.zero_point[which]).astype(np.float32)
+        else:
+            factor = scales.numbers[block]
         # Too large a product is an infinity, and the rule of the page; too small a one is a zero.
-        with np.errstate(over="ignore", under="ignore"):
-            product = block.astype(np.float32) * scales.scale[which]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            product = factor * scales.scale[which]
         blocks.append(round_float32(product, dtype))
     return np.concatenate(blocks)
 

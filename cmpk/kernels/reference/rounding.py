@@ -49,15 +49,17 @@ def round_float32(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     Parameters
     ----------
     values : float32 array, shape (n,)
-        None is a NaN.
+        Every NaN becomes the same one, in the types that have quiet NaNs; the others are given none.
     dtype : str
         A key of `FLOAT_LAYOUTS`.
     """
     if dtype == "F32":
-        return values.view("<u4")
+        return np.where(np.isnan(values), np.uint32(0x7FC00000), values.view("<u4"))
     if dtype == "F64":
-        return values.astype("<f8").view("<u8")
+        return np.where(np.isnan(values), np.uint64(0x7FF8 << 48), values.astype("<f8").view("<u8"))
     grid = _GRIDS[dtype]
+    # All bits of the exponent and the highest of the mantissa, where infinities and NaNs are of IEEE 754.
+    quiet_nan = grid.top | 1 << (grid.mantissa_nbits - 1)
     finite = np.isfinite(values)
     magnitude = np.abs(np.where(finite, values, 0)).astype(np.float64)
     exponent = np.where(magnitude > 0, np.frexp(magnitude)[1].astype(np.int64) - 1, grid.smallest)
@@ -69,4 +71,4 @@ def round_float32(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     sign = (np.signbit(values) & (grid.has_negative_zero | (code > 0))).astype(np.int64) << (
         DTYPES[dtype].nbits - 1
     )
-    return (sign | code).astype(f"<u{DTYPES[dtype].nbytes}")
+    return np.where(np.isnan(values), quiet_nan, sign | code).astype(f"<u{DTYPES[dtype].nbytes}")
