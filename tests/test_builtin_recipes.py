@@ -30,6 +30,7 @@ N_WEIGHTS = sum(MODEL[name].size for name in WEIGHTS)
 BOUNDS = {
     "int8": (7.8, 0.01),
     "int4": (4.6, 0.12),
+    "fp8": (7.2, 0.03),
     "nf4": (4.4, 0.1),
     "ternary": (5.5, 0.6),
     "deep-compression": (5.2, 0.15),

@@ -22,6 +22,7 @@ INITS: Final = ("optimal", "linear", "density", "random")
 
 _SHIFT: Final = 12
 _N_BINS: Final = 1 << (32 - _SHIFT)
+_FEW: Final = 1 << 17
 _MAX_PLACES: Final = 4096
 _PLACES_PER_CENTROID: Final = 16
 _MIN_PLACES: Final = 1024
@@ -37,31 +38,49 @@ class Points(NamedTuple):
     weights: F64
 
 
-def points_of(pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]]) -> Points:
+def points_of(
+    pieces: Iterable[tuple[NDArray[np.float32], NDArray[np.float32] | None]], n_values: int
+) -> Points:
     """Count numbers by their upper bits; a bin stands at their mean, within a 2048th of each of them.
 
     Parameters
     ----------
     pieces : iterable of (float32 array, float32 array or None)
         Finite numbers, and what each weighs, 1 by default.
+    n_values : int
+        How many there are in all; few are sorted, instead of counted in all bins that there may be.
     """
-    weights, moments = np.zeros(_N_BINS), np.zeros(_N_BINS)
+    kept, sums = np.empty(0, np.intp), np.zeros((2, 0 if n_values < _FEW else _N_BINS))
     for values, their_weights in pieces:
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         bins = flat.view(np.uint32) >> _SHIFT
-        if their_weights is None:
-            weights += np.bincount(bins, None, _N_BINS)
-            moments += np.bincount(bins, flat, _N_BINS)
+        theirs = None if their_weights is None else their_weights.reshape(-1).astype(np.float64)
+        moments = flat if theirs is None else theirs * flat
+        if n_values < _FEW:
+            both, where = np.unique(np.concatenate([kept, bins]), return_inverse=True)
+            old, new = where[: len(kept)], where[len(kept) :]
+            counted = np.array([np.bincount(new, each, len(both)) for each in (theirs, moments)], np.float64)
+            counted[:, old] += sums
+            kept, sums = both, counted
         else:
-            theirs = their_weights.reshape(-1).astype(np.float64)
-            weights += np.bincount(bins, theirs, _N_BINS)
-            moments += np.bincount(bins, theirs * flat, _N_BINS)
+            sums[0] += np.bincount(bins, theirs, _N_BINS)
+            sums[1] += np.bincount(bins, moments, _N_BINS)
+    if n_values >= _FEW:
+        kept = np.arange(_N_BINS)
+    return _ascending(kept, sums)
+
+
+def _ascending(bins: NDArray[np.intp], sums: F64) -> Points:
+    """Points from the weights and moments of bins, in the order of their numbers."""
     half = _N_BINS // 2
-    weights[0] += weights[half]  # both zeros, and what is next to nothing
-    weights[half] = moments[0] = 0
-    bins = np.flatnonzero(weights)
-    order = np.concatenate([bins[bins >= half][::-1], bins[bins < half]])
-    return Points(moments[order] / weights[order], weights[order])
+    at_zero = bins % half == 0  # both zeros, and what is next to nothing
+    zero = np.array([[sums[0][at_zero].sum()], [0.0]])
+    counted = (sums[0] > 0) & ~at_zero
+    negative = np.flatnonzero(counted & (bins >= half))[::-1]
+    positive = np.flatnonzero(counted & (bins < half))
+    found = [sums[:, negative], zero[:, zero[0] > 0], sums[:, positive]]
+    weights, moments = np.concatenate(found, axis=1)
+    return Points(moments / weights, weights)
 
 
 def cluster(

@@ -93,7 +93,7 @@ def _shared(part: Part, weights: NDArray[np.float32] | None, options: _Options) 
         # So few that the values take more than the codes save.
         return None
     flat = None if weights is None else np.ascontiguousarray(weights).reshape(-1)
-    points = points_of(_weighted(part, flat))
+    points = points_of(_weighted(part, flat), spec.numel)
     if not len(points.values):
         return None
     zero = options.keep_zeros and bool((points.values == 0).any())

@@ -8,6 +8,7 @@ import pytest
 from cmpk.archive import Archive
 from cmpk.encodings.base import Part
 from cmpk.errors import RecipeError
+from cmpk.passes.base import Split
 from cmpk.passes.cast import Cast
 from cmpk.recipe import PassUse, Recipe, Rule
 from tests.builders import Bytes
@@ -27,6 +28,40 @@ def test_numbers_are_off_by_half_a_unit_of_the_last_place(
     after = decoded(found)
     assert (np.abs(after - before) <= np.abs(before) * unit + 2**-25).all()
     assert after.tobytes() == numbers_of(part_of(after, dtype)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit", "lowest"), [("F8_E4M3", 2**-4, 2**-10), ("F8_E5M2", 2**-3, 2**-17)]
+)
+@pytest.mark.parametrize("wide", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("shape", [(), (7,), (1, 9), (30, 40), (6, 4, 3, 3)])
+@pytest.mark.parametrize("per", ["row", "tensor", "group"])
+@pytest.mark.parametrize("scale_dtype", ["F32", "BF16"])
+def test_eight_bits_are_off_by_half_a_unit_of_the_last_place(
+    dtype: str, unit: float, lowest: float, wide: str, shape: tuple[int, ...], per: str, scale_dtype: str
+) -> None:
+    before = numbers_of(part_of(normal(*shape, scale=3), wide))
+    options = {"dtype": dtype, "per": per, "group_size": 16, "scale_dtype": scale_dtype}
+    found = CAST.apply("a", part_of(before, wide), options)
+    assert isinstance(found, Split)
+    assert found.encoding == "cast"
+    after = decoded(found)
+    largest = np.abs(before).max()
+    scale = largest / {"F8_E4M3": 448, "F8_E5M2": 57344}[dtype] * (1 + 1 / 64)
+    rounding = 2**-8 if wide == "BF16" else 2**-11
+    assert (
+        np.abs(after - before) <= np.maximum(np.abs(before) * unit, scale * lowest) + rounding * largest
+    ).all()
+    assert np.abs(after).max() <= largest * (1 + 2**-7)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_zeros_and_numbers_of_any_size_have_eight_bits(dtype: str) -> None:
+    for number in (0.0, 1e-45, 1e-40, 1e-20, 3.4e38):
+        values = np.float32([[number, -number / 2, 0]])
+        after = decoded(CAST.apply("a", part_of(values), {"dtype": dtype}))
+        assert np.isfinite(after).all()
+        assert (np.abs(after - values) <= number / 8 + 2e-45).all()
 
 
 def test_the_narrower_type_is_what_is_stored() -> None:
@@ -62,7 +97,18 @@ def test_rows_to_keep_come_back_bit_for_bit() -> None:
     assert not (after[0] == before[0]).all()
 
 
-@pytest.mark.parametrize("options", [{"dtype": "F32"}, {"dtype": 16}, {"bits": 16}, {"keep_rows": [1.0]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "F32"},
+        {"dtype": 16},
+        {"bits": 16},
+        {"keep_rows": [1.0]},
+        {"per": "row"},
+        {"dtype": "F8_E4M3", "per": "column"},
+        {"dtype": "F8_E5M2", "scale_dtype": "F64"},
+    ],
+)
 def test_options_that_make_no_sense_are_errors(options: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
         CAST.apply("a", part_of([1.0]), options)

@@ -33,6 +33,10 @@ def least_error(points: Points, n_centroids: int) -> float:
     return float(best[n_centroids, -1])
 
 
+def counted(*pieces: Array) -> Points:
+    return points_of([(piece, None) for piece in pieces], sum(map(len, pieces)))
+
+
 @st.composite
 def weighted_points(draw: st.DrawFn) -> Points:
     values = draw(
@@ -54,7 +58,7 @@ class TestOneDimension:
     def test_limited_places_and_bins_cost_less_than_a_thousandth(self, n_centroids: int, power: int) -> None:
         values = np.sort(normal(3000, scale=1) ** power)
         exact = Points(values.astype(np.float64), np.ones(len(values)))
-        found = cluster(points_of([(values, None)]), n_centroids)
+        found = cluster(counted(values), n_centroids)
         assert error_of(exact, found) <= least_error(exact, n_centroids) * 1.001
 
     @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ class TestOneDimension:
         self, n_centroids: int, error: float
     ) -> None:
         # The table of Max, "Quantizing for minimum distortion", 1960.
-        points = points_of([(normal(1 << 17, seed=seed, scale=3), None) for seed in range(16)])
+        points = counted(*[normal(1 << 17, seed=seed, scale=3) for seed in range(16)])
         found = error_of(points, cluster(points, n_centroids)) / points.weights.sum() / 9
         assert found == pytest.approx(error, rel=0.005)
 
@@ -74,7 +78,7 @@ class TestOneDimension:
     def test_every_start_gives_ascending_centroids_with_points(
         self, init: str, n_centroids: int, zero: bool
     ) -> None:
-        points = points_of([(normal(5000), None)])
+        points = counted(normal(5000))
         if zero and n_centroids == 1:
             return
         found = cluster(points, n_centroids, init, 3, zero)
@@ -86,27 +90,28 @@ class TestOneDimension:
 
     def test_the_optimal_start_is_no_worse_than_the_others(self) -> None:
         for n_centroids in (2, 4, 16, 64):
-            points = points_of([(normal(20_000) ** 3, None)])
+            points = counted(normal(20_000) ** 3)
             errors = [error_of(points, cluster(points, n_centroids, init)) for init in INITS]
             assert errors[0] <= min(errors) * 1.0001
 
     def test_weights_draw_centroids(self) -> None:
         values = np.float32([1, 2, 10])
-        assert cluster(points_of([(values, np.float32([1, 3, 1]))]), 2) == pytest.approx([1.75, 10], rel=1e-3)
-        assert cluster(points_of([(values, np.float32([1, 3, 0]))]), 2) == pytest.approx([1, 2], rel=1e-3)
+        assert cluster(points_of([(values, np.float32([1, 3, 1]))], 3), 2) == pytest.approx(
+            [1.75, 10], rel=1e-3
+        )
+        assert cluster(points_of([(values, np.float32([1, 3, 0]))], 3), 2) == pytest.approx([1, 2], rel=1e-3)
 
     def test_no_points_but_zeros_make_one_centroid(self) -> None:
-        assert cluster(points_of([(np.zeros(10, np.float32), None)]), 4, zero=True).tolist() == [0]
-        assert cluster(points_of([(np.zeros(10, np.float32), None)]), 4).tolist() == [0]
+        assert cluster(counted(np.zeros(10, np.float32)), 4, zero=True).tolist() == [0]
+        assert cluster(counted(np.zeros(10, np.float32)), 4).tolist() == [0]
 
     def test_bins_are_counted_whatever_the_pieces(self) -> None:
         values = np.concatenate([normal(1000), -normal(500), np.float32([0, -0.0, 1e-45, 3e38, -3e38])])
-        whole, halves = (
-            points_of([(values, None)]),
-            points_of([(piece, None) for piece in (values[:7], values[7:])]),
-        )
-        assert whole.values.tobytes() == halves.values.tobytes()
-        assert whole.weights.tobytes() == halves.weights.tobytes()
+        whole = counted(values)
+        for n_values in (0, 1 << 30):
+            halves = points_of([(piece, None) for piece in (values[:7], values[7:])], n_values)
+            assert whole.values == pytest.approx(halves.values, rel=1e-12)
+            assert whole.weights.tobytes() == halves.weights.tobytes()
         assert whole.weights.sum() == len(values)
         assert (np.diff(whole.values) > 0).all()
         assert whole.values[[0, -1]] == pytest.approx([-3e38, 3e38], rel=1e-3)
