@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cmpk.encodings.base import Part
@@ -73,8 +74,55 @@ class Chain:
     def __init__(self, recipe: Recipe, offers: Registry) -> None:
         self._rules = [(rule, [_step(use, offers) for use in rule.passes]) for rule in recipe.rules]
 
-    def apply(self, name: str, source: Part, statistics: Statistics | None = None) -> Outcome:
+    def settle(self, tensors: Callable[[], Iterator[tuple[str, Part, Statistics | None]]]) -> None:
+        """Let passes look at all of their tensors before the first is packed; see `Pass.settle`.
+
+        Parameters
+        ----------
+        tensors : function
+            Reads the whole model; called by passes that need it only.
+        """
+        for index, (_, steps) in enumerate(self._rules):
+            for at, step in enumerate(steps):
+                if type(step.item).settle is not Pass.settle:
+                    with blame(f"pass {step.item.id!r}", step.plugin):
+                        options = step.item.settle(self._of_rule(index, tensors), step.options)
+                    steps[at] = dataclasses.replace(step, options=options)
+
+    def _of_rule(
+        self, index: int, tensors: Callable[[], Iterator[tuple[str, Part, Statistics | None]]]
+    ) -> Iterator[tuple[str, Part, Statistics | None]]:
+        """The tensors whose rule it is; nothing is read before the first is asked for."""
+        for name, part, statistics in tensors():
+            if self._rule_for(name, part, statistics) == index:
+                yield name, part, statistics
+
+    def before(self, name: str, source: Part, statistics: Statistics | None, pass_id: str) -> Part | None:
+        """A tensor as the passes before a certain one leave it; None if it is not sent there."""
+        steps = self._steps_for(name, source, statistics)
+        ids = [step.item.id for step in steps]
+        if pass_id not in ids:
+            return None
+        outcome = _sent_through(steps[: ids.index(pass_id)], name, source, statistics)
+        return None if isinstance(outcome.planned, Split) else outcome.part
+
+    def apply(
+        self,
+        name: str,
+        source: Part,
+        statistics: Statistics | None = None,
+        options: Mapping[str, Mapping[str, object] | None] | None = None,
+    ) -> Outcome:
         """Send a tensor through the passes of the first rule that matches it.
+
+        Parameters
+        ----------
+        name : str
+        source : Part
+        statistics : Statistics, optional
+            What calibration knows of it.
+        options : mapping of str to mapping or None
+            By pass, options in place of the recipe's; None leaves the pass out.
 
         Raises
         ------
@@ -83,33 +131,25 @@ class Chain:
         PluginError
             If a plugin's pass fails.
         """
-        part = source = Part(source.spec, read_only(source.data))
-        plugins: list[str] = []
-        left_alone: list[str] = []
-        for step in self._steps_for(name, source, statistics):
-            pass_id = step.item.id
-            with blame(f"pass {pass_id!r}", step.plugin):
-                found = _applied(step, name, part, statistics)
-            if found is None:
-                if not step.item.is_lossless:
-                    left_alone.append(pass_id)
-                continue
-            if step.plugin:
-                plugins.append(step.plugin)
-            if isinstance(found, Split):
-                is_exact = step.item.is_lossless
-                return Outcome(
-                    source, part, found, is_exact, pass_id, step.plugin, tuple(plugins), tuple(left_alone)
-                )
-            made = _checked(found, part, name, pass_id)
-            if step.item.is_lossless and made.data.tobytes() != part.data.tobytes():
-                raise PassError(f"pass {pass_id!r} says that it is lossless, and changes {name!r}")
-            part = made
-        return Outcome(source, part, part, plugins=tuple(plugins), left_alone=tuple(left_alone))
+        steps = self._steps_for(name, source, statistics)
+        for pass_id, given in (options or {}).items():
+            steps = [step for step in steps if step.item.id != pass_id or given is not None]
+            steps = [
+                dataclasses.replace(step, options={**step.options, **(given or {})})
+                if step.item.id == pass_id
+                else step
+                for step in steps
+            ]
+        return _sent_through(steps, name, source, statistics)
+
+    def _rule_for(self, name: str, source: Part, statistics: Statistics | None) -> int | None:
+        module = statistics.kind if statistics else ""
+        matching = (i for i, (rule, _) in enumerate(self._rules) if rule.matches(name, source.spec, module))
+        return next(matching, None)
 
     def _steps_for(self, name: str, source: Part, statistics: Statistics | None) -> list[_Step]:
-        module = statistics.kind if statistics else ""
-        return next((steps for rule, steps in self._rules if rule.matches(name, source.spec, module)), [])
+        index = self._rule_for(name, source, statistics)
+        return [] if index is None else self._rules[index][1]
 
 
 def read_only(data: U8) -> U8:
@@ -124,6 +164,32 @@ def _step(use: PassUse, offers: Registry) -> _Step:
     parameters = inspect.signature(found.item.apply).parameters.values()
     takes_statistics = any(p.name == "statistics" or p.kind is p.VAR_KEYWORD for p in parameters)
     return _Step(found.item, use.options, found.plugin, takes_statistics)
+
+
+def _sent_through(steps: Sequence[_Step], name: str, source: Part, statistics: Statistics | None) -> Outcome:
+    part = source = Part(source.spec, read_only(source.data))
+    plugins: list[str] = []
+    left_alone: list[str] = []
+    for step in steps:
+        pass_id = step.item.id
+        with blame(f"pass {pass_id!r}", step.plugin):
+            found = _applied(step, name, part, statistics)
+        if found is None:
+            if not step.item.is_lossless:
+                left_alone.append(pass_id)
+            continue
+        if step.plugin:
+            plugins.append(step.plugin)
+        if isinstance(found, Split):
+            is_exact = step.item.is_lossless
+            return Outcome(
+                source, part, found, is_exact, pass_id, step.plugin, tuple(plugins), tuple(left_alone)
+            )
+        made = _checked(found, part, name, pass_id)
+        if step.item.is_lossless and made.data.tobytes() != part.data.tobytes():
+            raise PassError(f"pass {pass_id!r} says that it is lossless, and changes {name!r}")
+        part = made
+    return Outcome(source, part, part, plugins=tuple(plugins), left_alone=tuple(left_alone))
 
 
 def _applied(step: _Step, name: str, part: Part, statistics: Statistics | None) -> Planned | None:

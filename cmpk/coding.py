@@ -18,7 +18,7 @@ from cmpk.recipe import Recipe
 from cmpk.registry import Registry, codec_of
 from cmpk.resolve import resolve_tree
 
-__all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "stored_nbytes"]
+__all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "stored_nbytes", "uncoded"]
 
 _SKEWED_SHARE: Final = 1 / 8
 """Where a byte takes less than a bit, runs of one value are long even without any order."""
@@ -170,6 +170,14 @@ def node_of(coded: Coded, add_stream: Callable[[str, Buffer], Node]) -> Node:
         return add_stream(coded.codec, coded.stream)
     parts = {name: node_of(part, add_stream) for name, part in coded.parts.items()}
     return Node(encoding=coded.encoding, params=dict(sorted(coded.params.items())), parts=parts)
+
+
+def uncoded(planned: Planned) -> Coded:
+    """A tree with all streams as they are: enough to tell what it decodes to."""
+    if isinstance(planned, Split):
+        parts = {name: uncoded(part) for name, part in planned.parts.items()}
+        return CodedBranch(planned.encoding, planned.params, parts)
+    return CodedLeaf("raw", planned.data)
 
 
 def stored_nbytes(coded: Coded) -> int:

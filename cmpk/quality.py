@@ -16,9 +16,15 @@ from cmpk.format.quality import MOST, Quality
 from cmpk.kernels.interface import U8
 from cmpk.passes.base import Planned, Split
 
-__all__ = ["quality_of"]
+__all__ = ["error_of", "quality_of"]
 
 _BILLION: Final = 10**9
+
+
+def error_of(source: Part, result: U8) -> float:
+    """Relative error of what a tensor has become; infinite if it is of no type of numbers."""
+    found = deviation(source.spec, source.data, result)
+    return math.inf if found is None else found.error
 
 
 def quality_of(outcome: Outcome, coded: Coded, result: U8) -> Quality:

@@ -61,7 +61,7 @@ class Coarse(Pass):
 def _lossy_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = SimpleNamespace(cmpk_passes=hookimpl(lambda: [Coarse()]))
     offers = Registry([(Origin("cmpk", cmpk.__version__), builtins), (Origin("tests", "1"), passes)])
-    monkeypatch.setattr("cmpk.packing.registry", lambda: offers)
+    monkeypatch.setattr("cmpk.packer.registry", lambda: offers)
 
 
 def packed(tensors: dict[str, np.ndarray], recipe: Recipe) -> cmpk.Archive:  # type: ignore[type-arg]

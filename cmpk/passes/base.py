@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
@@ -105,3 +105,23 @@ class Pass(ABC):
         RecipeError
             If an option is unknown or out of range.
         """
+
+    def settle(
+        self, tensors: Iterable[tuple[str, Part, Statistics | None]], options: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        """Look at a model before its first tensor is packed, to settle what depends on all of them.
+
+        Parameters
+        ----------
+        tensors : iterable of (str, Part, Statistics or None)
+            Those that the rule is for, as they come from the source. The model is read when the first is
+            taken; take none where nothing depends on it.
+        options : mapping
+            The pass's entry in the recipe.
+
+        Returns
+        -------
+        mapping
+            The options for every `apply`.
+        """
+        return options

@@ -10,6 +10,7 @@ import pytest
 from click.testing import Result
 
 import cmpk
+from cmpk.cli.pack import SIZE
 from cmpk.recipe import builtin_names
 
 Invoke = Callable[..., Result]
@@ -165,3 +166,46 @@ class TestRecipes:
         done = invoke("recipes", "losless")
         assert done.exit_code == 1
         assert done.stderr.startswith("cmpk: error: no recipe is named 'losless'; there are ")
+
+
+class TestTargets:
+    @pytest.mark.parametrize(
+        ("text", "nbytes"),
+        [
+            ("4096", 4096),
+            ("12MB", 12_000_000),
+            ("1.5 GiB", 3 << 29),
+            ("64kB", 64_000),
+            ("64K", 64_000),
+            ("2Mi", 2 << 20),
+        ],
+    )
+    def test_a_size_may_have_a_unit(self, text: str, nbytes: int) -> None:
+        assert SIZE.convert(text, None, None) == nbytes
+
+    @pytest.mark.parametrize("text", ["", "12 parsecs", "-5", "MB", "1e6", "12iB"])
+    def test_what_is_no_size_is_wrong_usage(
+        self, invoke: Invoke, model_path: Path, tmp_path: Path, text: str
+    ) -> None:
+        done = invoke("pack", model_path, "-o", tmp_path / "a.cmpk", f"--target-size={text}")
+        assert done.exit_code == 2
+        assert "is no size" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "problem"),
+        [
+            (["--target-size", "1MB", "--target-bpw", "4"], "give one of a target size"),
+            (["--max-error", "0"], "a target must be a positive number"),
+            (["--min-score", "1"], "go together"),
+            (["--evaluate", "a:b"], "go together"),
+            (["--target-bpw", "4", "--recipe", "lossless"], "recipe 'lossless' has no pass 'quantize'"),
+        ],
+    )
+    def test_targets_that_make_no_sense_are_one_line(
+        self, invoke: Invoke, model_path: Path, tmp_path: Path, options: list[str], problem: str
+    ) -> None:
+        done = invoke("pack", model_path, "-o", tmp_path / "a.cmpk", *options)
+        assert done.exit_code == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert problem in done.stderr
+        assert list(tmp_path.iterdir()) == []
