@@ -73,7 +73,7 @@ void check_merge(const FloatLayout& layout, const Exact& data, const Parts& part
   const std::uint8_t* rest[cmpk::kMaxRest] = {};
   for (unsigned j = 0; j < layout.n_rest; ++j) rest[j] = parts.rest.data() + j * n;
   const Exact merged(data.size());
-  cmpk::float_merge(layout, parts.high.data(), rest, n, merged.data());
+  cmpk::float_merge_of(layout)(layout, parts.high.data(), rest, n, merged.data());
   for (const std::uint64_t i : parts.exceptions.index) {
     std::memcpy(merged.data() + i * layout.nbytes, data.data() + i * layout.nbytes, layout.nbytes);
   }
