@@ -24,6 +24,7 @@ __all__ = [
     "FloatJob",
     "Job",
     "KernelBackend",
+    "LookupJob",
     "Source",
 ]
 
@@ -159,7 +160,45 @@ class CodeJob(NamedTuple):
     row_elements: int = 0
 
 
-Job: TypeAlias = FloatJob | CodeJob
+class LookupJob(NamedTuple):
+    """One range of one tensor of byte codes, each looked up in a list of elements (``codebook``).
+
+    Attributes
+    ----------
+    out : writable buffer
+    element_nbytes : int
+        1, 2, 4 or 8.
+    n : int
+        Elements of the whole tensor.
+    start, count : int
+        The elements wanted.
+    codes : Source
+        A byte for each element.
+    table : buffer
+        One list after another, each of `size` elements.
+    size : int
+        1 .. 256. A code that is wanted and is not below it is corrupt.
+    run : int
+        How many elements in a row share a list; 0: all.
+    rows : buffer of uint32, or None
+    row_elements : int
+        As those of `FloatJob`.
+    """
+
+    out: Buffer
+    element_nbytes: int
+    n: int
+    start: int
+    count: int  # type: ignore[assignment]  # nobody counts the values of a job
+    codes: Source
+    table: Buffer
+    size: int
+    run: int = 0
+    rows: Buffer | None = None
+    row_elements: int = 0
+
+
+Job: TypeAlias = FloatJob | CodeJob | LookupJob
 """What `KernelBackend.decode_floats` runs."""
 
 
@@ -254,7 +293,7 @@ class KernelBackend(Protocol):
         """Undo `narrow`, bit by bit as spec/encodings/narrow.md says."""
 
     def decode_floats(self, jobs: Sequence[Job], threads: int = 1) -> None:
-        """Run jobs: decode the sources, merge or dequantize, widen, scatter, chunk by chunk in cache.
+        """Run jobs: decode the sources, merge, dequantize or look up, scatter, chunk by chunk in cache.
 
         Chunks of all jobs are spread over ``threads`` threads. Raises CorruptStreamError; the
         outputs are then in an undefined state.

@@ -15,7 +15,16 @@ from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels import reference
-from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, CodeJob, FloatJob, Job, KernelBackend, Source
+from cmpk.kernels.interface import (
+    FLOAT_LAYOUTS,
+    U8,
+    CodeJob,
+    FloatJob,
+    Job,
+    KernelBackend,
+    LookupJob,
+    Source,
+)
 from cmpk.offers import flaw_of
 from cmpk.testing.limits import Hang, active_settings, fail, filled, outcome_of
 from cmpk.testing.strategies import byte_arrays, damaged, sized_bytes, tensor_parts
@@ -160,7 +169,7 @@ def _check_jobs(backend: KernelBackend) -> None:
     @active_settings()
     @given(st.data())
     def jobs(drawn: st.DataObject) -> None:
-        makers = [drawn.draw(st.sampled_from([_float_job, _code_job]), "kind") for _ in range(2)]
+        makers = [drawn.draw(st.sampled_from([_float_job, _code_job, _lookup_job]), "kind") for _ in range(2)]
         made = [make(drawn, drawn.draw(tensor_parts(dtypes=FLOAT_LAYOUTS), "part")) for make in makers]
         threads = drawn.draw(_THREADS, "threads")
 
@@ -278,6 +287,21 @@ def _code_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
     return job, nbytes
 
 
+def _lookup_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
+    """The bytes of part of a tensor as codes into lists, now and then too short; and the output's size."""
+    n, nbytes = part.spec.numel, drawn.draw(st.sampled_from([1, 2, 4, 8]), "element_nbytes")
+    data = part.data[:n] >> np.uint8(drawn.draw(st.integers(0, 7), "unused bits"))
+    size = int(data.max(initial=0)) + drawn.draw(st.sampled_from([1, 1, 1, 0]), "size beyond the highest")
+    size, run = min(max(size, 1), 256), drawn.draw(st.integers(0, max(1, n)), "run")
+    n_lists = -(-n // run) if run else 1
+    codes = _source(drawn, data)
+    if drawn.draw(st.integers(0, 3), "is damaged") == 0:
+        codes = _damaged_source(drawn, codes)
+    place, out_nbytes = _place(drawn, n, nbytes)
+    table = np.random.default_rng(n).integers(0, 256, n_lists * size * nbytes, np.uint8)
+    return LookupJob(element_nbytes=nbytes, codes=codes, table=table, size=size, run=run, **place), out_nbytes
+
+
 def _place(drawn: st.DataObject, n: int, element_nbytes: int) -> tuple[dict[str, Any], int]:
     """The range of a job of ``n`` elements and its rows, if it has any; and the size of its output."""
     row_elements, rows = 0, None
@@ -297,6 +321,9 @@ def _place(drawn: st.DataObject, n: int, element_nbytes: int) -> tuple[dict[str,
 def _described(job: Job) -> str:
     """A job without its streams: Hypothesis tells how they were drawn."""
     rows = "" if job.rows is None else f" by rows of {job.row_elements}"
+    if isinstance(job, LookupJob):
+        lists = f"lists of {job.size} by {job.element_nbytes} bytes, run {job.run}"
+        return f"{lists}, {job.count} from {job.start} of {job.n}{rows} ({job.codes.codec})"
     if isinstance(job, CodeJob):
         scales = f"codes from {job.offset} on, run {job.run} of {job.line}"
         return f"{scales} to {job.dtype}, {job.count} from {job.start} of {job.n}{rows} ({job.codes.codec})"

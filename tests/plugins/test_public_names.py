@@ -32,7 +32,7 @@ PUBLIC = {
     """,
     "cmpk.kernels": "BUILT_IN active active_name built_in register requested",
     "cmpk.kernels.interface": """
-        Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend Source U8
+        Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend LookupJob Source U8
     """,
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """

@@ -57,10 +57,15 @@ bool InputBuffer::holds_uint64() const {
 
 Jobs::Jobs(nb::handle sequence) {
   const Items items(sequence.ptr());
-  const nb::object code_job_type = nb::module_::import_("cmpk.kernels.interface").attr("CodeJob");
+  const nb::module_ interface = nb::module_::import_("cmpk.kernels.interface");
+  const nb::object code_job_type = interface.attr("CodeJob");
+  const nb::object lookup_job_type = interface.attr("LookupJob");
   for (std::size_t i = 0; i < items.size(); ++i) {
-    if (nb::handle(items[i]).type().is(code_job_type)) {
+    const nb::handle type = nb::handle(items[i]).type();
+    if (type.is(code_job_type)) {
       jobs_.emplace_back(code_job(items[i]));
+    } else if (type.is(lookup_job_type)) {
+      jobs_.emplace_back(lookup_job(items[i]));
     } else {
       jobs_.emplace_back(float_job(items[i]));
     }
@@ -142,6 +147,18 @@ CodeJob Jobs::code_job(PyObject* object) {
   check_pair(fields[12], fields[13]);
   job.exception_index = input(fields[12]);
   job.exception_code = input(fields[13]);
+  return job;
+}
+
+LookupJob Jobs::lookup_job(PyObject* object) {
+  const Items fields(object);
+  LookupJob job{};
+  set_range(job, object);
+  job.element_nbytes = natural(fields[1], "element_nbytes");
+  job.codes = source(fields[5]);
+  job.table = input(fields[6]);
+  job.size = natural(fields[7], "size");
+  job.run = natural(fields[8], "run");
   return job;
 }
 

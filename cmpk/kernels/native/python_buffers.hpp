@@ -11,6 +11,7 @@
 
 #include "code_jobs.hpp"
 #include "float_jobs.hpp"
+#include "lookup_jobs.hpp"
 #include "memory.hpp"
 
 namespace cmpk {
@@ -82,6 +83,7 @@ class Jobs {
  private:
   FloatJob float_job(PyObject* object);
   CodeJob code_job(PyObject* object);
+  LookupJob lookup_job(PyObject* object);
   void set_range(JobRange& range, PyObject* object);
   static void check_pair(PyObject* index, PyObject* value);
   Source source(PyObject* object);
@@ -89,7 +91,7 @@ class Jobs {
 
   std::deque<InputBuffer> inputs_;
   std::deque<OutputBuffer> outputs_;
-  std::deque<std::variant<FloatJob, CodeJob>> jobs_;
+  std::deque<std::variant<FloatJob, CodeJob, LookupJob>> jobs_;
 };
 
 }  // namespace cmpk

@@ -1,4 +1,4 @@
-"""Ranges of ``float_split`` and ``affine`` tensors, decoded to where they belong."""
+"""Ranges of tensors of planes and of codes, decoded to where they belong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cmpk.dtypes import DTYPES
 from cmpk.errors import CorruptStreamError
-from cmpk.kernels.interface import U8, Buffer, CodeJob, FloatJob, Job, Source
+from cmpk.kernels.interface import U8, Buffer, CodeJob, FloatJob, Job, LookupJob, Source
 from cmpk.kernels.reference.bitpack import bitpack_decode
 from cmpk.kernels.reference.buffers import bytes_of, check_range, writable_bytes_of
 from cmpk.kernels.reference.dequantize import check_apart, dequantize, scales_of
@@ -23,7 +23,7 @@ __all__ = ["decode_floats"]
 
 
 def decode_floats(jobs: Sequence[Job], threads: int = 1) -> None:
-    """Run jobs: decode the sources, merge or dequantize, widen, scatter. ``threads`` changes nothing here.
+    """Run jobs: decode the sources, merge, dequantize or look up, scatter. ``threads`` changes nothing here.
 
     Raises
     ------
@@ -35,6 +35,8 @@ def decode_floats(jobs: Sequence[Job], threads: int = 1) -> None:
     for job in jobs:
         if isinstance(job, CodeJob):
             _decode_codes(job)
+        elif isinstance(job, LookupJob):
+            _look_up(job)
         else:
             _decode_planes(job)
 
@@ -51,6 +53,28 @@ def _decode_codes(job: CodeJob) -> None:
     codes = _decode_source(job.codes, job)
     words = dequantize(scales, job.dtype, job.start, codes, within, apart[first:stop])
     _put(words, out, rows, job.row_elements)
+
+
+def _look_up(job: LookupJob) -> None:
+    check_range(job.n, job.start, job.count)
+    if job.element_nbytes not in (1, 2, 4, 8) or not 1 <= job.size <= 256 or job.run < 0:
+        raise ValueError(f"elements of {job.element_nbytes} bytes, lists of {job.size}, runs of {job.run}")
+    out = writable_bytes_of(job.out)
+    rows = _rows_of(job, out.size, job.element_nbytes)
+    octets = bytes_of(job.table)
+    list_nbytes = job.size * job.element_nbytes
+    n_lists = -(-job.n // job.run) if job.run else min(job.n, 1)
+    if octets.size % list_nbytes or octets.size // list_nbytes < n_lists:
+        raise ValueError(f"{octets.size} bytes are not lists of {list_nbytes} for each of {n_lists} runs")
+    codes = _decode_source(job.codes, job)
+    if codes.size and int(codes.max()) >= job.size:
+        raise CorruptStreamError(
+            f"encoding 'codebook': code {int(codes.max())} is not in a codebook of {job.size}"
+        )
+    place = codes.astype(np.int64)
+    if job.run:
+        place += np.arange(job.start, job.start + job.count, dtype=np.int64) // job.run * job.size
+    _put(octets.view(f"<u{job.element_nbytes}")[place], out, rows, job.row_elements)
 
 
 def _decode_planes(job: FloatJob) -> None:
