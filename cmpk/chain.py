@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import PassError, blame
 from cmpk.kernels.interface import U8
@@ -94,17 +95,26 @@ class Chain:
     ) -> Iterator[tuple[str, Part, Statistics | None]]:
         """The tensors whose rule it is; nothing is read before the first is asked for."""
         for name, part, statistics in tensors():
-            if self._rule_for(name, part, statistics) == index:
+            if self._rule_for(name, part.spec, statistics) == index:
                 yield name, part, statistics
 
     def before(self, name: str, source: Part, statistics: Statistics | None, pass_id: str) -> Part | None:
         """A tensor as the passes before a certain one leave it; None if it is not sent there."""
-        steps = self._steps_for(name, source, statistics)
+        steps = self._steps_for(name, source.spec, statistics)
         ids = [step.item.id for step in steps]
         if pass_id not in ids:
             return None
         outcome = _sent_through(steps[: ids.index(pass_id)], name, source, statistics)
         return None if isinstance(outcome.planned, Split) else outcome.part
+
+    def lossless(
+        self, name: str, spec: TensorSpec, part: Part, statistics: Statistics | None = None
+    ) -> Planned:
+        """What the lossless passes of a tensor's rule make of a part of it."""
+        steps = self._steps_for(name, spec, statistics)
+        return _sent_through(
+            [step for step in steps if step.item.is_lossless], name, part, statistics
+        ).planned
 
     def apply(
         self,
@@ -131,7 +141,7 @@ class Chain:
         PluginError
             If a plugin's pass fails.
         """
-        steps = self._steps_for(name, source, statistics)
+        steps = self._steps_for(name, source.spec, statistics)
         for pass_id, given in (options or {}).items():
             steps = [step for step in steps if step.item.id != pass_id or given is not None]
             steps = [
@@ -142,13 +152,13 @@ class Chain:
             ]
         return _sent_through(steps, name, source, statistics)
 
-    def _rule_for(self, name: str, source: Part, statistics: Statistics | None) -> int | None:
+    def _rule_for(self, name: str, spec: TensorSpec, statistics: Statistics | None) -> int | None:
         module = statistics.kind if statistics else ""
-        matching = (i for i, (rule, _) in enumerate(self._rules) if rule.matches(name, source.spec, module))
+        matching = (i for i, (rule, _) in enumerate(self._rules) if rule.matches(name, spec, module))
         return next(matching, None)
 
-    def _steps_for(self, name: str, source: Part, statistics: Statistics | None) -> list[_Step]:
-        index = self._rule_for(name, source, statistics)
+    def _steps_for(self, name: str, spec: TensorSpec, statistics: Statistics | None) -> list[_Step]:
+        index = self._rule_for(name, spec, statistics)
         return [] if index is None else self._rules[index][1]
 
 

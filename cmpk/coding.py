@@ -17,8 +17,12 @@ from cmpk.passes.base import Planned, Split
 from cmpk.recipe import Recipe
 from cmpk.registry import Registry, codec_of
 from cmpk.resolve import resolve_tree
+from cmpk.sparsity import Frequent, frequent_value, sparse_forms
 
 __all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "stored_nbytes", "uncoded"]
+
+_MIN_SHARE_LEFT_OUT: Final = 0.5
+"""Of rarer bytes an entropy coder makes symbols of less than two bits: leaving them out gains nothing."""
 
 _SKEWED_SHARE: Final = 1 / 8
 """Where a byte takes less than a bit, runs of one value are long even without any order."""
@@ -78,7 +82,53 @@ class Coder:
             return CodedBranch(planned.encoding, planned.params, parts)
         return self.smallest(planned, threads)
 
-    def smallest(self, part: Part, threads: int = 1) -> CodedLeaf:
+    def smallest(self, part: Part, threads: int = 1) -> Coded:
+        """Code bytes with the codec that pays best, or without a value that most of them have."""
+        leaf = self.smallest_leaf(part, threads)
+        frequent = frequent_value(part)
+        if frequent is None or frequent.share < _MIN_SHARE_LEFT_OUT:
+            return leaf
+        return self.sparse(part, frequent, leaf, self.smallest_leaf, threads) or leaf
+
+    def sparse(
+        self,
+        part: Part,
+        frequent: Frequent,
+        instead_of: Coded,
+        code_values: Callable[[Part, int], Coded],
+        threads: int = 1,
+    ) -> CodedBranch | None:
+        """The smallest form without a frequent value, if it is enough below another.
+
+        Parameters
+        ----------
+        part : Part
+        frequent : Frequent
+            What is left out.
+        instead_of : Coded
+            The other: with the value as a symbol of the entropy coder.
+        code_values : function
+            Codes the elements that are left, with so many threads.
+        threads : int
+        """
+        best, nbytes = None, stored_nbytes(instead_of)
+        if all(codec.id == "raw" for codec, _ in self._codecs):
+            return None  # a recipe that compresses nothing
+        for encoding, (params, parts) in sparse_forms(part, frequent):
+            places, values = parts
+            coded = CodedBranch(
+                encoding,
+                params,
+                {
+                    places: self.smallest_leaf(parts[places], threads),
+                    values: code_values(parts[values], threads),
+                },
+            )
+            if self.pays(stored_nbytes(coded), nbytes):
+                best, nbytes = coded, stored_nbytes(coded)
+        return best
+
+    def smallest_leaf(self, part: Part, threads: int = 1) -> CodedLeaf:
         """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
         data = part.data
         # Each entry saves enough over the one before it to be worth its slower decoding.

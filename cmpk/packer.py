@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import blake3
 
@@ -21,20 +19,20 @@ from cmpk.errors import blame
 from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, Quality, TensorEntry
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.kernels.interface import U8
+from cmpk.parallel import in_order
 from cmpk.quality import error_of, quality_of
 from cmpk.rate import RateCurve, tensor_rate
 from cmpk.readback import check_readable, naming
 from cmpk.recipe import Recipe
 from cmpk.registry import install_kernels, registry
 from cmpk.search import largest_step
+from cmpk.sparsity import frequent_value
 from cmpk.version import __version__
 
 if TYPE_CHECKING:
     from cmpk.calibration import Calibration, TensorStatistics
 
 __all__ = ["PLANNED_PASS", "Packer", "Progress", "Survey"]
-
-T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of the source done and in all."""
@@ -45,8 +43,8 @@ PLANNED_PASS: Final = "quantize"
 _MAX_NAMES: Final = 3
 """Tensors that a note names."""
 
-_IN_FLIGHT_NBYTES: Final = 128 << 20
-"""Tensors that are worked on at a time may have this many bytes in all; a larger one goes alone."""
+_MIN_SHARE_OF_ZEROS: Final = 1 / 16
+"""Where a tensor has fewer, leaving them out is not tried."""
 
 _KEPT_NBYTES: Final = 128 << 20
 """Streams that are kept from one look at the model to the next may have this many bytes in all."""
@@ -164,7 +162,7 @@ class Packer:
         same_as: dict[str, str] = {}
         holders: dict[tuple[TensorSpec, str], str] = {}
         others_nbytes = numel = 0
-        for tensor, found in self._in_order(source, self._survey_tensor):
+        for tensor, found in in_order(source, self._survey_tensor, self._jobs):
             if found is None:
                 continue
             numel += tensor.spec.numel
@@ -178,7 +176,7 @@ class Packer:
                 curves[tensor.name] = curve
         for file in source.files():
             literal = Part(TensorSpec("U8", (len(file.literal),)), read_only(file.literal))
-            others_nbytes += stored_nbytes(self._coder.smallest(literal, self._jobs))
+            others_nbytes += stored_nbytes(self._coder.smallest_leaf(literal, self._jobs))
         return Survey(curves, same_as, others_nbytes, numel)
 
     def pack(
@@ -204,7 +202,7 @@ class Packer:
         holders: dict[tuple[TensorSpec, str, str], str] = {}
         left_alone: dict[str, list[str]] = {}
         done = 0
-        for tensor, packed in self._in_order(source, self._pack_tensor):
+        for tensor, packed in in_order(source, self._pack_tensor, self._jobs):
             if packed is None:
                 tensors.append(_alias(tensor, tensor.tied_to, tied=1))
             else:
@@ -236,38 +234,6 @@ class Packer:
             files=[file for file in files if file is not None],
         )
 
-    def _in_order(
-        self, source: ModelSource, work: Callable[[SourceTensor, U8, int], T]
-    ) -> Iterator[tuple[SourceTensor, T | None]]:
-        """Tensors in order, worked on by several threads at a time; None for one tied to another."""
-        if self._jobs == 1:
-            for tensor in storable(source):
-                yield tensor, None if tensor.tied_to else work(tensor, tensor.read(), 1)
-            return
-        waiting: deque[tuple[SourceTensor, Future[T] | None]] = deque()
-        in_flight = 0
-        pool = ThreadPoolExecutor(self._jobs)
-        try:
-            for tensor in storable(source):
-                nbytes = 0 if tensor.tied_to else tensor.spec.nbytes
-                while waiting and in_flight + nbytes > _IN_FLIGHT_NBYTES:
-                    first, future = waiting.popleft()
-                    in_flight -= 0 if future is None else first.spec.nbytes
-                    yield first, None if future is None else future.result()
-                future = None
-                if not tensor.tied_to:
-                    # The threads of the pool are shared by small tensors; a large one is nearly alone.
-                    threads = self._jobs if nbytes > _IN_FLIGHT_NBYTES // 4 else 1
-                    future = pool.submit(work, tensor, tensor.read(), threads)
-                    in_flight += nbytes
-                waiting.append((tensor, future))
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, None if future is None else future.result()
-        finally:
-            # After an error or an interrupt nobody wants what is still to be coded, or being coded.
-            pool.shutdown(wait=False, cancel_futures=True)
-
     def _statistics(self, name: str) -> TensorStatistics | None:
         return self._calibration.get(name) if self._calibration else None
 
@@ -286,16 +252,7 @@ class Packer:
         if kept is not None and step == self._steps.get(name):
             return kept
         outcome = self._outcome(name, Part(tensor.spec, data), threads)
-        with blame(f"pass {outcome.pass_id!r}", outcome.plugin):
-            coded = self._coder.code(outcome.planned, threads)
-        if outcome.planned is not outcome.part and not self._coder.pays(stored_nbytes(coded), len(data)):
-            # What the pass found does not pay: noise in the types of its parts is noise all the same.
-            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
-            coded = self._coder.smallest(outcome.part, threads)
-        repeated = self._coder.smallest_if_repeated(outcome.part, stored_nbytes(coded), threads)
-        if repeated is not None:
-            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
-            coded = repeated
+        outcome, coded = self._coded(name, outcome, threads)
         result = outcome.part.data
         plugins = {*outcome.plugins, *self._coder.plugins_in(coded).values()}
         if not outcome.is_exact:
@@ -332,6 +289,39 @@ class Packer:
         found = largest_step(trial, curve, self._max_error)
         return found or self._chain.apply(name, part, statistics, {PLANNED_PASS: None})
 
+    def _coded(self, name: str, outcome: Outcome, threads: int) -> tuple[Outcome, Coded]:
+        """The smallest tree that the passes, or their absence, leave room for; and what is in it."""
+        with blame(f"pass {outcome.pass_id!r}", outcome.plugin):
+            coded = self._coder.code(outcome.planned, threads)
+        if outcome.planned is not outcome.part and not self._coder.pays(
+            stored_nbytes(coded), len(outcome.part.data)
+        ):
+            # What the pass found does not pay: noise in the types of its parts is noise all the same.
+            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
+            coded = self._coder.smallest(outcome.part, threads)
+        frequent = frequent_value(outcome.part) if outcome.is_exact else None
+        if frequent is not None and frequent.share >= _MIN_SHARE_OF_ZEROS:
+            # In planes of floats zeros would be a symbol of each.
+            sparse = self._coder.sparse(
+                outcome.part, frequent, coded, self._lossless(name, outcome.part.spec), threads
+            )
+            if sparse is not None:
+                outcome = dataclasses.replace(outcome, planned=outcome.part)
+                coded = sparse
+        repeated = self._coder.smallest_if_repeated(outcome.part, stored_nbytes(coded), threads)
+        if repeated is not None:
+            outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
+            coded = repeated
+        return outcome, coded
+
+    def _lossless(self, name: str, spec: TensorSpec) -> Callable[[Part, int], Coded]:
+        """What the lossless passes of a tensor's rule make of a part of it, coded."""
+
+        def code(part: Part, threads: int) -> Coded:
+            return self._coder.code(self._chain.lossless(name, spec, part, self._statistics(name)), threads)
+
+        return code
+
     def _keep(self, name: str, step: float | None, packed: _Packed) -> None:
         """Keep a tensor for the next look at the model, if there is room."""
         self._kept.pop(name, None)
@@ -364,7 +354,7 @@ class Packer:
         literal = read_only(file.literal)
         if len(literal):
             spec = TensorSpec("U8", (len(literal),))
-            coded = self._coder.smallest(Part(spec, literal), self._jobs)
+            coded = self._coder.smallest_leaf(Part(spec, literal), self._jobs)
             plugins = self._coder.plugins_in(coded)
             if plugins:
                 digest = blake3.blake3(literal.data).hexdigest()
