@@ -24,6 +24,9 @@ __all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "
 _MIN_SHARE_LEFT_OUT: Final = 0.5
 """Of rarer bytes an entropy coder makes symbols of less than two bits: leaving them out gains nothing."""
 
+_BRANCH_NBYTES: Final = 64
+"""What a further encoding with two parts takes in the manifest, when that is compressed."""
+
 _SKEWED_SHARE: Final = 1 / 8
 """Where a byte takes less than a bit, runs of one value are long even without any order."""
 
@@ -124,8 +127,8 @@ class Coder:
                     values: code_values(parts[values], threads),
                 },
             )
-            if self.pays(stored_nbytes(coded), nbytes):
-                best, nbytes = coded, stored_nbytes(coded)
+            if self.pays(stored_nbytes(coded) + _BRANCH_NBYTES, nbytes):
+                best, nbytes = coded, stored_nbytes(coded) + _BRANCH_NBYTES
         return best
 
     def smallest_leaf(self, part: Part, threads: int = 1) -> CodedLeaf:
