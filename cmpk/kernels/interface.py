@@ -133,7 +133,8 @@ class CodeJob(NamedTuple):
         Element ``i`` has scale ``(i // line * ceil(line / run) + i % line // run) % n_scales``.
     numbers : buffer of float32, shape (256,), or None
         What each byte stands for; None where that is the byte plus `offset` less the zero point. With
-        them `offset` is 0, and there are neither zero points nor exceptions.
+        them `offset` is 0, there are neither zero points nor exceptions, and `dtype` has a quiet NaN: it
+        is none of eight bits.
     exception_index : buffer of uint64, or None
     exception_code : buffer of int32, or None
         Elements whose codes are given apart; the whole lists, whatever the range.

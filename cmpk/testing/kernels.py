@@ -272,6 +272,19 @@ def _code_job(drawn: st.DataObject, part: Part) -> tuple[Job, int]:
     far = drawn.draw(st.sampled_from([16000000] * 7 + [17000000]), "furthest code")
     scale[rng.integers(n_scales)] *= np.float32(drawn.draw(st.sampled_from([1.0] * 7 + [np.inf]), "factor"))
     place, nbytes = _place(drawn, n, DTYPES[part.spec.dtype].nbytes)
+    if DTYPES[part.spec.dtype].nbits > 8 and drawn.draw(st.booleans(), "bytes stand for numbers"):
+        numbers = rng.integers(0, 1 << 32, 256, np.uint32).view(np.float32)
+        return CodeJob(
+            dtype=part.spec.dtype,
+            codes=codes,
+            scale=scale,
+            zero_point=None,
+            offset=0,
+            line=line,
+            run=run,
+            numbers=numbers,
+            **place,
+        ), nbytes
     job = CodeJob(
         dtype=part.spec.dtype,
         codes=codes,

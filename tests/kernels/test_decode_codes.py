@@ -259,6 +259,7 @@ def test_values_that_break_a_rule_are_corrupt_in_any_range(
         {"exception_index": bytes(8), "exception_code": bytes(3)},
         {"exception_index": bytes(8), "exception_code": bytes(8)},
         {"numbers": bytes(1024)},
+        {"offset": 0, "numbers": bytes(1024), "dtype": "F8_E5M2", "out": np.zeros(10, np.uint8)},
         {"offset": 0, "numbers": bytes(1020)},
         {"offset": 0, "numbers": bytes(1024), "zero_point": bytes(4)},
         {"offset": 0, "numbers": bytes(1024), "exception_index": bytes(8), "exception_code": bytes(4)},

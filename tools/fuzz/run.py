@@ -30,9 +30,11 @@ CORPUS = Path(__file__).parent / "corpus"
 
 KERNELS = (
     "decode_floats",
+    "decode_codes",
     "huffman_decode",
     "rans_decode",
     "decode_floats_baseline",
+    "decode_codes_baseline",
     "rans_decode_baseline",
     "bitpack",
     "huffman_encode",

@@ -80,6 +80,10 @@ PreparedCodes::PreparedCodes(const CodeJob& job)
     if (job.numbers.size != sizeof numbers_ || job.offset || job.has_zero_points || exceptions_.size()) {
       throw std::invalid_argument("numbers are 256 of 4 bytes, without an offset, zero points and exceptions");
     }
+    if (element_nbytes_ == 1) {
+      throw std::invalid_argument("numbers do not go with " + std::string(job.format->name) +
+                                  ", which has no quiet NaN");
+    }
     std::memcpy(numbers_.data(), job.numbers.data, sizeof numbers_);
   }
   runs_per_line_ = (job.line - 1) / job.run + 1;

@@ -93,6 +93,8 @@ def _numbers_of(job: CodeJob) -> NDArray[np.float32] | None:
         or (job.exception_index is not None and bytes_of(job.exception_index).size)
     ):
         raise ValueError("numbers are 256 of 4 bytes, without an offset, zero points and exceptions")
+    if job.dtype.startswith("F8"):
+        raise ValueError(f"numbers do not go with {job.dtype}, which has no quiet NaN")
     return octets.view("<f4")
 
 

@@ -1,12 +1,10 @@
 // decode_floats: jobs of any sizes over damaged parts, held against the pages of what they combine.
 #include <algorithm>
-#include <optional>
 #include <set>
 
-#include "bitpack.hpp"
 #include "float_jobs.hpp"
 #include "slow_floats.hpp"
-#include "streams.hpp"
+#include "slow_jobs.hpp"
 
 namespace {
 
@@ -31,7 +29,6 @@ enum : std::size_t {
   kNumbers
 };
 enum : std::size_t { kIndex, kHigh, kRows, kSources, kStreams = kSources + 1 + cmpk::kMaxRest };
-constexpr std::uint64_t kMaxElements = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMaxOutBytes = 8 * kMaxElements;
 constexpr const char* kCodecNames[16] = {"raw", "bitpack", "huffman", "rans"};
 
@@ -184,13 +181,6 @@ struct Whole {
   std::vector<Exact> streams;
 };
 
-// What the pages make of a job: an output, or none. Where a part is damaged they may leave it open: a
-// decoder need not look at what it does not use.
-struct Outcome {
-  enum { kRight, kWrong, kEither } kind;
-  Stream output{};
-};
-
 bool has_right_numbers(const FloatJob& job) {
   const FloatFormat& format = *job.format;
   if (job.start > job.n || job.count > job.n - job.start) return false;
@@ -200,32 +190,6 @@ bool has_right_numbers(const FloatJob& job) {
   if (job.base < 0 || static_cast<std::uint64_t>(job.base) > (n_upper > 256 ? n_upper - 256 : 0)) return false;
   if (job.sources.size() != n_sources(format, mantissa_bits)) return false;
   return job.format == job.out_format || cmpk::may_narrow(*job.out_format, format);
-}
-
-// All symbols of a part; nothing if it breaks a rule.
-std::optional<Stream> slow_part(const cmpk::Source& source, std::uint64_t n) {
-  try {
-    Stream symbols(static_cast<std::size_t>(n));
-    if (source.codec == "raw") {
-      if (source.stream.size != n) return {};
-      if (n) std::memcpy(symbols.data(), source.stream.data, symbols.size());
-    } else if (source.codec == "bitpack") {
-      cmpk::BitpackStream(source.stream, n).decode(0, n, symbols.data());
-    } else if (source.codec == "rans") {
-      cmpk::RansStream(source.stream, n).decode(0, n, symbols.data());
-    } else if (source.codec == "huffman") {
-      const cmpk::HuffmanStream stream(source.stream, n);
-      const auto table = std::make_unique<cmpk::DecodeTable>();
-      if (!stream.is_one_symbol()) table->build(stream.lengths());
-      stream.check(*table);
-      stream.decode(*table, 0, n, symbols.data());
-    } else {
-      return {};
-    }
-    return symbols;
-  } catch (const cmpk::CorruptStream&) {
-    return {};
-  }
 }
 
 // The upper bits of all elements; nothing if the exceptions break a rule.
@@ -245,28 +209,6 @@ std::optional<std::vector<std::uint64_t>> slow_highs(const FloatJob& job, const 
   return highs;
 }
 
-// Where each element goes, counted in elements; nothing if they do not fit the output.
-std::optional<std::vector<std::uint64_t>> slow_places(const FloatJob& job) {
-  const std::size_t nbytes = job.out_format->nbytes();
-  std::vector<std::uint64_t> places(static_cast<std::size_t>(job.count));
-  for (std::size_t i = 0; i < places.size(); ++i) places[i] = i;
-  if (!job.has_rows) {
-    if (job.row_elements || job.out_nbytes != job.count * nbytes) return {};
-    return places;
-  }
-  const std::uint64_t n_rows = job.rows.size / 4;
-  if (job.rows.size % 4) return {};
-  if (!job.row_elements) return job.count ? std::nullopt : std::optional(places);
-  if (job.count % job.row_elements || job.count / job.row_elements != n_rows) return {};
-  if (job.out_nbytes % nbytes || job.out_nbytes / nbytes % job.row_elements) return {};
-  for (std::size_t row = 0; row < n_rows; ++row) {
-    const std::uint64_t to = cmpk::load<std::uint32_t>(job.rows.data + 4 * row);
-    if (to >= job.out_nbytes / nbytes / job.row_elements) return {};
-    for (std::uint64_t i = 0; i < job.row_elements; ++i) places[row * job.row_elements + i] = to * job.row_elements + i;
-  }
-  return places;
-}
-
 Outcome slow_outcome(const FloatJob& job) {
   if (!has_right_numbers(job)) return {Outcome::kWrong};
   if (job.n > kMaxElements) return {Outcome::kEither};
@@ -277,13 +219,11 @@ Outcome slow_outcome(const FloatJob& job) {
     parts.push_back(std::move(*part));
   }
   const auto highs = slow_highs(job, parts[0]);
-  const auto places = slow_places(job);
+  const auto places = slow_places(job, job.out_format->nbytes());
   if (!highs || !places) return {Outcome::kWrong};
   const unsigned mantissa_bits = static_cast<unsigned>(job.mantissa_bits);
   const unsigned upper_nbits = job.format->exponent_nbits + mantissa_bits;
-  const std::size_t nbytes = job.out_format->nbytes();
-  Outcome outcome{Outcome::kRight, Stream(job.out_nbytes, 0xa5)};
-  std::vector<bool> is_taken(job.out_nbytes / nbytes);
+  std::vector<std::uint64_t> elements(static_cast<std::size_t>(job.count));
   for (std::uint64_t i = 0; i < job.count; ++i) {
     const std::size_t at = static_cast<std::size_t>(job.start + i);
     std::uint64_t q = 0;
@@ -291,12 +231,9 @@ Outcome slow_outcome(const FloatJob& job) {
     if ((*highs)[at] >> upper_nbits || q >> (8 * job.format->nbytes() - upper_nbits)) return {Outcome::kWrong};
     std::uint64_t bits = slow_merge(*job.format, mantissa_bits, (*highs)[at], q);
     if (job.format != job.out_format) bits = slow_widen(bits, *job.format, *job.out_format);
-    // Of two rows that go to one place, either may come last.
-    if (is_taken[(*places)[i]]) outcome.kind = Outcome::kEither;
-    is_taken[(*places)[i]] = true;
-    std::memcpy(outcome.output.data() + (*places)[i] * nbytes, &bits, nbytes);
+    elements[static_cast<std::size_t>(i)] = bits;
   }
-  return outcome;
+  return slow_output(job, job.out_format->nbytes(), *places, elements);
 }
 
 // One job or two that share the elements between them, each with an output of its own unless rows
