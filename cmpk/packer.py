@@ -17,6 +17,7 @@ from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import blame
 from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, Quality, TensorEntry
+from cmpk.format.layout import FOOTER_NBYTES, PREAMBLE_NBYTES
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.kernels.interface import U8
 from cmpk.parallel import in_order
@@ -45,6 +46,9 @@ _MAX_NAMES: Final = 3
 
 _MIN_SHARE_OF_ZEROS: Final = 1 / 16
 """Where a tensor has fewer, leaving them out is not tried."""
+
+_ENTRY_NBYTES: Final = 90
+"""What a tensor takes in the manifest, when that is compressed."""
 
 _KEPT_NBYTES: Final = 128 << 20
 """Streams that are kept from one look at the model to the next may have this many bytes in all."""
@@ -161,13 +165,13 @@ class Packer:
         curves: dict[str, RateCurve] = {}
         same_as: dict[str, str] = {}
         holders: dict[tuple[TensorSpec, str], str] = {}
-        others_nbytes = numel = 0
+        others_nbytes, numel = PREAMBLE_NBYTES + FOOTER_NBYTES, 0
         for tensor, found in in_order(source, self._survey_tensor, self._jobs):
             if found is None:
                 continue
             numel += tensor.spec.numel
             if isinstance(found, _Packed):
-                others_nbytes += stored_nbytes(found.coded)
+                others_nbytes += stored_nbytes(found.coded) + _ENTRY_NBYTES
                 self._keep(tensor.name, None, found)
                 continue
             curve, digest = found

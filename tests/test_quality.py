@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from cmpk.encodings import Codebook
 from cmpk.encodings.base import Part
 from cmpk.format import Manifest
 from cmpk.hookspecs import hookimpl
+from cmpk.importers.state_dict import StateDictSource
 from cmpk.passes import Pass, Planned, Statistics
 from cmpk.passes.base import branch
 from cmpk.recipe import PassUse, Recipe, Rule
@@ -196,3 +198,30 @@ def test_a_checkpoint_whose_tensors_changed_is_unpacked_as_safetensors(tmp_path:
     ]
     assert [path.name for path in cmpk.unpack(tmp_path / "m.cmpk", tmp_path / "out")] == ["model.safetensors"]
     assert manifest_of(tmp_path / "m.cmpk").files == []
+
+
+GLOBAL = Recipe(
+    "global",
+    rules=(
+        Rule((LOSSLESS,), names=("bias",)),
+        Rule((PassUse("prune", {"ratio": 0.5, "scope": "global"}), LOSSLESS)),
+    ),
+)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_pass_may_look_at_the_whole_model_first(jobs: int, tmp_path: Path) -> None:
+    tensors = {"small": WEIGHT / 8, "bias": BIAS / 100, "large": WEIGHT * 8}
+    cmpk.pack(tensors, tmp_path / "a.cmpk", recipe=GLOBAL, jobs=jobs)
+    loaded = cmpk.numpy.load_file(tmp_path / "a.cmpk")
+    zeros = {name: int((value == 0).sum()) for name, value in loaded.items()}
+    assert abs(sum(zeros.values()) - WEIGHT.size) < WEIGHT.size / 100
+    assert zeros["small"] > 0.95 * WEIGHT.size
+    assert zeros["bias"] == 0
+
+
+def test_a_model_that_can_be_read_only_once_is_enough_where_no_pass_looks_at_all_of_it() -> None:
+    source = StateDictSource({"w": WEIGHT})
+    assert cmpk.pack(source, io.BytesIO(), recipe=PRUNED).quality is not None
+    with pytest.raises(cmpk.SourceError, match="read more than once"):
+        cmpk.pack(StateDictSource({"w": WEIGHT}), io.BytesIO(), recipe=GLOBAL)
