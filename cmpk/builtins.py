@@ -54,6 +54,7 @@ def cmpk_passes() -> Sequence[Pass]:
         passes.Prune(),
         passes.Share(),
         passes.Cast(),
+        passes.Quantize(),
         passes.RoundInt(),
         passes.FixedPoint(),
         passes.Binarize(),

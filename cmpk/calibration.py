@@ -207,7 +207,13 @@ class _Observer:
                 self._add(torch.bincount(seen, minlength=len(self.weight)).float(), len(seen))
                 return
             for x in _patches(self.module, inputs[0]) if self.kind == "conv" else _rows(inputs[0]):
-                self._add(x.T @ x if x.shape[1] <= MAX_FEATURES else x.square().sum(0), len(x))
+                if x.shape[1] > MAX_FEATURES:
+                    self._add(x.square().sum(0), len(x))
+                elif self._moment is None:
+                    self._add(x.T @ x, len(x))
+                else:
+                    self._moment.addmm_(x.T, x)
+                    self.count += len(x)
 
     def _add(self, moment: torch.Tensor, count: int) -> None:
         self._moment = moment if self._moment is None else self._moment.add_(moment)

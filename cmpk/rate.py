@@ -6,19 +6,24 @@ pass quantize. Curves come from histograms, so nothing is packed to plan a model
 Distortions of different tensors add up. Without calibration each tensor counts by its *relative* squared
 error, whatever its size: each is one place of the network at which noise enters. On all-MiniLM-L6-v2 that
 is worth 0.85 bits a weight over one relative step for all tensors, most of it taken from the embedding.
+With calibration it counts by the error of its layer's output, or by the gradients of the loss
+(`cmpk.passes.sensitivity`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.errors import PassError
-from cmpk.values import FLOAT_NAMES, to_float32
+from cmpk.passes.quantize import root_mean_square
+from cmpk.passes.scales import Slices
+from cmpk.passes.sensitivity import profile_of
+from cmpk.passes.weights import weights_of
 
 if TYPE_CHECKING:
     from cmpk.calibration import TensorStatistics
@@ -64,11 +69,15 @@ class RateCurve:
         Bytes when stored at each step, never rising.
     distortions : float64 array, shape (n,)
         Expected distortion at each step, never falling; in a unit that all tensors share.
+    is_of_loss : bool
+        Whether that unit is the loss squared, whose scale nobody knows: `allot` brings all such curves to
+        the scale of the others.
     """
 
     steps: F64
     sizes: F64
     distortions: F64
+    is_of_loss: bool = False
 
     def nbytes(self, step: float) -> float:
         """Estimated stored size at a step; linear in its logarithm between known steps."""
@@ -95,20 +104,26 @@ def tensor_rate(part: Part, statistics: TensorStatistics | None = None) -> RateC
         None if the tensor can't be quantized: it is of no type of float, empty, all zero, or has values
         that are not finite.
     """
-    if part.spec.dtype not in FLOAT_NAMES or not part.spec.numel:
+    weights = weights_of(part)
+    if weights is None or not (mean := root_mean_square(weights)):
         return None
-    values = _sampled_rows(to_float32(part))
-    with np.errstate(over="ignore"):
-        square = float(np.square(values, dtype=np.float64).mean())
-    if not square or not np.isfinite(square):
-        return None
-    histograms = _histograms(values / np.float32(np.sqrt(square)))
+    profile = profile_of(weights, statistics)
+    factors = Slices(weights.shape, profile.axis, 0).spread(profile.factors.astype(np.float32))
+    if profile.axis >= 0:
+        weights = weights / factors
+    values = _sampled_rows(weights) / np.float32(mean)
+    histograms = _histograms(values)
     points = [_point(histograms, float(step)) for step in STEPS]
     row_bits = np.log2(len(histograms)) * (values.shape[0] / values.size)
     scale = part.spec.numel / 8
     sizes = np.array([(point.nbits + row_bits) * scale + point.symbols * _SYMBOL_NBYTES for point in points])
-    distortions = np.array([point.error for point in points])
-    return RateCurve(STEPS, np.minimum.accumulate(sizes) + _TENSOR_NBYTES, np.maximum.accumulate(distortions))
+    distortions = np.array([point.error for point in points]) * profile.sensitivity
+    return RateCurve(
+        STEPS,
+        np.minimum.accumulate(sizes) + _TENSOR_NBYTES + profile.factors.size / 2,
+        np.maximum.accumulate(distortions),
+        profile.is_of_loss,
+    )
 
 
 def allot(curves: Mapping[str, RateCurve], nbytes: int) -> dict[str, float]:
@@ -136,13 +151,28 @@ def allot(curves: Mapping[str, RateCurve], nbytes: int) -> dict[str, float]:
     least = sum(float(curve.sizes[-1]) for curve in curves.values())
     if least > nbytes:
         raise PassError(f"{nbytes} bytes are too few: the coarsest steps take {round(least)}")
-    slopes = {name: _slopes(curve) for name, curve in curves.items()}
+    slopes = {name: _slopes(curve) for name, curve in _in_one_unit(curves).items()}
     low, high = -700.0, 700.0  # logarithms of the slope: the finest and the coarsest steps
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         total = sum(curve.nbytes(slopes[name].step(middle)) for name, curve in curves.items())
         low, high = (low, middle) if total <= nbytes else (middle, high)
     return {name: slopes[name].step(high) for name in curves}
+
+
+def _in_one_unit(curves: Mapping[str, RateCurve]) -> Mapping[str, RateCurve]:
+    """Curves whose distortions at the largest steps have the same median, of the loss or not."""
+    largest = {
+        of_loss: [float(curve.distortions[-1]) for curve in curves.values() if curve.is_of_loss == of_loss]
+        for of_loss in (False, True)
+    }
+    if not (largest[False] and largest[True]):
+        return curves
+    factor = float(np.median(largest[False]) / max(np.median(largest[True]), np.finfo(np.float64).tiny))
+    return {
+        name: replace(curve, distortions=curve.distortions * factor) if curve.is_of_loss else curve
+        for name, curve in curves.items()
+    }
 
 
 class _Slopes(NamedTuple):

@@ -4,6 +4,7 @@ from cmpk.passes.base import Pass, Planned, Split, Statistics
 from cmpk.passes.cast import Cast
 from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
 from cmpk.passes.prune import Prune
+from cmpk.passes.quantize import Quantize
 from cmpk.passes.share import Share
 from cmpk.passes.split_floats import SplitFloats
 
@@ -15,6 +16,7 @@ __all__ = [
     "Pass",
     "Planned",
     "Prune",
+    "Quantize",
     "RoundInt",
     "Share",
     "Split",

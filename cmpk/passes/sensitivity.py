@@ -1,0 +1,152 @@
+"""Which errors of a weight matter, read off its calibration: how steps should differ inside a tensor.
+
+An error of size δ in a weight costs about δ² times its curvature. With a fixed rate the sum is least where
+every weight costs the same, so a step goes with the inverse root of the curvature (reverse water-filling).
+For a linear layer that feeds errors on (`cmpk.passes.uniform.error_feedback`), the curvature of column j is
+what is left of it once the later columns have made up for what they can: R[j, j]² where H = R Rᵀ with an
+upper triangular R. Then the error is that of the determinant of H, the least there is for high rates.
+
+Measured on all-MiniLM-L6-v2 at 9.7 MB, mean cosine: no calibration 0.9866; relative output errors 0.9870;
+gradients instead 0.9925, with steps by column 0.9933. Steps by output row, from the gradients' rows, make it
+worse (0.9907): 256 sentences say too little about single rows.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmpk.passes.base import Statistics
+
+__all__ = ["DAMPING", "Profile", "as_matrix", "profile_of"]
+
+F64 = NDArray[np.float64]
+
+DAMPING: Final = 0.01
+"""Share of the mean diagonal that is added to second moments: what few samples do not show may still come."""
+
+_MIN_ROWS: Final = 64
+"""A scale for each column takes about half a byte of its own; below so many rows it does not pay."""
+
+_UNSEEN: Final = (1 / 8, 1 / 2)
+"""Bounds of the share of look-ups that the rows without any are thought to get in truth."""
+
+
+class Profile(NamedTuple):
+    """How steps differ inside a tensor, and what errors in it cost.
+
+    Attributes
+    ----------
+    axis : int
+        The tensor's axis along which they differ; -1: one step for all.
+    factors : float64 array, shape (elements of the axis,), or (1,)
+        Steps relative to the tensor's, whole powers of 2**(1/4).
+    sensitivity : float
+        Cost of an expected squared error of one unit, the tensor's mean square, in every weight.
+    root : float64 array, shape (columns, columns), or None
+        R: upper triangular, R Rᵀ is the damped second moment of the inputs. None without one.
+    is_of_loss : bool
+        Whether the cost is in units of the loss squared; else relative to the tensor's output.
+    """
+
+    axis: int
+    factors: F64
+    sensitivity: float
+    root: F64 | None = None
+    is_of_loss: bool = False
+
+
+def as_matrix(values: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
+    """A weight as (outputs, inputs); a view where it can be. One row for fewer than two dimensions."""
+    if values.ndim < 2:
+        return values.reshape(1, -1)
+    matrix = values.reshape(values.shape[0], -1)
+    return matrix.T if statistics is not None and statistics.kind == "conv1d" else matrix
+
+
+def profile_of(values: NDArray[np.float32], statistics: Statistics | None) -> Profile:
+    """The profile of a tensor; one step for all, and sensitivity 1, where nothing fitting is known.
+
+    Parameters
+    ----------
+    values : float32 array, the tensor's shape
+        Finite, not all zero.
+    statistics : Statistics or None
+    """
+    plain = Profile(-1, np.ones(1), 1.0)
+    if statistics is None or statistics.second_moment is None or values.ndim < 2:
+        return plain
+    moment = statistics.second_moment.astype(np.float64)
+    matrix = as_matrix(values, statistics)
+    if statistics.kind == "embedding":
+        return _of_rows(matrix, moment, statistics) if moment.shape == matrix.shape[:1] else plain
+    fits = moment.shape[0] == matrix.shape[1]
+    mean = float(np.trace(moment) if moment.ndim == 2 else moment.sum()) / max(1, len(moment))
+    return _of_columns(values.shape, matrix, moment / mean, statistics) if fits and mean > 0 else plain
+
+
+def _of_columns(
+    shape: tuple[int, ...], matrix: NDArray[np.float32], moment: F64, statistics: Statistics
+) -> Profile:
+    root = _root(moment) if moment.ndim == 2 else None
+    spread = np.diag(root) if root is not None else np.sqrt(np.maximum(moment, 0) + DAMPING)
+    log_steps = -np.log2(spread)
+    mean = float(log_steps.mean())
+    total, is_of_loss = _gradient_total(statistics)
+    if not is_of_loss:
+        output = matrix @ moment.astype(np.float32) if moment.ndim == 2 else matrix * moment
+        total = matrix.size / max(float(np.vdot(output, matrix)), np.finfo(np.float64).tiny)
+    square = float(np.square(matrix, dtype=np.float64).mean())
+    sensitivity = total * square * 2.0 ** (-2 * mean)
+    if matrix.shape[0] < _MIN_ROWS:
+        return Profile(-1, np.ones(1), sensitivity, root, is_of_loss)
+    # A convolution's channel has one step for its whole kernel.
+    per_axis = (log_steps - mean).reshape(-1 if len(shape) == 2 else shape[1], matrix.shape[1] // shape[1]) \
+        if len(shape) > 2 else (log_steps - mean)[:, None]  # fmt: skip
+    axis = 0 if statistics.kind == "conv1d" else 1
+    return Profile(axis, _on_grid(per_axis.mean(axis=1)), sensitivity, root, is_of_loss)
+
+
+def _of_rows(matrix: NDArray[np.float32], shares: F64, statistics: Statistics) -> Profile:
+    """Of an embedding: rows that are looked up often have smaller steps."""
+    counts = np.rint(shares * statistics.count)
+    # What was seen once tells how much is still unseen (Good 1953), spread evenly over all rows.
+    unseen = float(np.clip((counts == 1).sum() / max(1.0, counts.sum()), *_UNSEEN))
+    shares = shares / max(float(shares.sum()), np.finfo(np.float64).tiny)
+    shares = shares * (1 - unseen) + unseen / len(shares)
+    log_steps = -np.log2(shares) / 2
+    mean = float(log_steps.mean())
+    square = float(np.square(matrix, dtype=np.float64).mean())
+    total, is_of_loss = _gradient_total(statistics)
+    if not is_of_loss:
+        energy = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
+        total = matrix.shape[1] / max(float(shares @ energy), np.finfo(np.float64).tiny)
+    sensitivity = total * square * len(shares) * 2.0 ** (-2 * mean)
+    return Profile(0, _on_grid(log_steps - mean), sensitivity, None, is_of_loss)
+
+
+def _gradient_total(statistics: Statistics) -> tuple[float, bool]:
+    """The sum of the squared gradients, and whether there are any."""
+    gradients = statistics.gradient_squares
+    total = 0.0 if gradients is None else float(gradients.sum(dtype=np.float64))
+    return (total, True) if total > 0 else (0.0, False)
+
+
+def _root(moment: F64) -> F64 | None:
+    """R, upper triangular, of the damped second moment; None for what is no second moment."""
+    damping = DAMPING
+    while damping < 1e3:
+        damped = moment + np.eye(len(moment)) * damping
+        try:
+            lower = np.linalg.cholesky(damped[::-1, ::-1])
+            return np.ascontiguousarray(lower[::-1, ::-1])
+        except np.linalg.LinAlgError:
+            damping *= 10
+    return None
+
+
+def _on_grid(log_steps: F64) -> F64:
+    """Powers of 2**(1/4): few distinct scales, which code well; costs 0.003 bits a weight."""
+    return np.exp2(np.rint(4 * log_steps) / 4)

@@ -1,0 +1,122 @@
+"""Uniform quantization: the nearest code, the best for rate and distortion, and errors fed on."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SLOPE", "code_nbits", "error_feedback", "quantize_rdo", "quantize_uniform"]
+
+SLOPE: Final = 2 * np.log(2) / 12
+"""Squared error, in steps squared, that a further bit removes at high rates: the derivative of Δ²/12."""
+
+_BLOCK: Final = 128
+_MAX_BITS: Final = 24.0
+_RDO_SYMBOLS: Final = 1 << 12
+
+
+def quantize_uniform(values: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The nearest whole multiples of a step, ties to even.
+
+    Parameters
+    ----------
+    values : float32 array
+    step : float32 array that broadcasts against it, positive
+
+    Returns
+    -------
+    int32 array, shape of ``values``
+        The error of ``code * step`` is at most half a step.
+    """
+    codes: NDArray[np.int32] = np.rint(values / step).astype(np.int32)
+    return codes
+
+
+def code_nbits(codes: NDArray[np.int32]) -> tuple[int, NDArray[np.float64]]:
+    """Lengths of an ideal code for some symbols.
+
+    Returns
+    -------
+    int
+        The lowest symbol.
+    float64 array, shape (highest - lowest + 1,)
+        Bits of each symbol, `_MAX_BITS` for those that do not occur.
+    """
+    low = int(codes.min())
+    counts = np.bincount((codes - low).reshape(-1)).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        nbits = np.log2(counts.sum() / counts)
+    return low, np.minimum(nbits, _MAX_BITS)
+
+
+def quantize_rdo(
+    values: NDArray[np.float32], step: NDArray[np.float32], slope: float = SLOPE
+) -> NDArray[np.int32]:
+    """The codes of least squared error plus bits, as rate–distortion optimised coders choose them.
+
+    Each value goes to the nearest multiple or the next one towards zero, which most often takes fewer bits.
+
+    Parameters
+    ----------
+    values, step : float32 arrays
+        As for `quantize_uniform`.
+    slope : float
+        What a bit is worth, in squared steps.
+
+    Returns
+    -------
+    int32 array, shape of ``values``
+        The error of ``code * step`` is less than one and a half steps.
+    """
+    scaled = values / step
+    codes: NDArray[np.int32] = np.rint(scaled).astype(np.int32)
+    if not codes.size or int(np.abs(codes).max()) > _RDO_SYMBOLS:
+        return codes
+    low, nbits = code_nbits(codes)
+    towards_zero = codes - np.sign(codes)
+    gain = (nbits * slope).astype(np.float32)
+    cost = np.square(scaled - codes) + gain[codes - low]
+    other = np.square(scaled - towards_zero) + gain[towards_zero - low]
+    better: NDArray[np.int32] = np.where(other < cost, towards_zero, codes)
+    return better
+
+
+def error_feedback(
+    values: NDArray[np.float32], root: NDArray[np.float64], step: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """Round column by column, each error made up for in the columns that are still to come.
+
+    Least squares on the outputs ``values @ x``: GPTQ's order and update (Frantar et al. 2022), here into
+    steps without bounds, whose codes are entropy coded.
+
+    Parameters
+    ----------
+    values : float32 array, shape (outputs, inputs)
+    root : float64 array, shape (inputs, inputs)
+        R: upper triangular, R Rᵀ is the second moment of the inputs.
+    step : float32 array that broadcasts against ``values``
+
+    Returns
+    -------
+    int32 array, shape (outputs, inputs)
+        The codes.
+    """
+    # A column's error e is made up for best by taking e * inv(R)[j, k] / inv(R)[j, j] from column k > j.
+    update: NDArray[Any] = np.linalg.inv(root)
+    update = np.triu(update / np.diag(update)[:, None]).astype(np.float32)
+    # Columns as rows: each is contiguous.
+    rest = np.array(values.T, order="C")
+    steps = np.broadcast_to(step, values.shape).T
+    codes = np.empty(rest.shape, np.int32)
+    for start in range(0, len(rest), _BLOCK):
+        stop = min(start + _BLOCK, len(rest))
+        errors = np.empty((stop - start, rest.shape[1]), np.float32)
+        for j in range(start, stop):
+            rounded = np.rint(rest[j] / steps[j])
+            codes[j] = rounded
+            errors[j - start] = rest[j] - rounded * steps[j]
+            rest[j + 1 : stop] -= update[j, j + 1 : stop, None] * errors[j - start]
+        rest[stop:] -= update[start:stop, stop:].T @ errors
+    return np.ascontiguousarray(codes.T)
