@@ -28,6 +28,7 @@ WEIGHTS = [name for name, values in MODEL.items() if values.ndim > 1 and values.
 N_WEIGHTS = sum(MODEL[name].size for name in WEIGHTS)
 
 BOUNDS = {
+    "balanced": (6.6, 0.016),
     "int8": (7.8, 0.01),
     "int4": (4.6, 0.12),
     "fp8": (7.2, 0.03),

@@ -36,8 +36,8 @@ PUBLIC = {
     """,
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """
-        Binarize Cast FixedPoint NormalFloat Pass Planned Prune RoundInt Share Split SplitFloats Statistics
-        Ternarize
+        Binarize Cast FixedPoint NormalFloat Pass Planned Prune Quantize RoundInt Share Split SplitFloats
+        Statistics Ternarize
     """,
     "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",
     "cmpk.registry": """
