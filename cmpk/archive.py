@@ -218,6 +218,25 @@ class Archive:
                 return np.frombuffer(stream, np.uint8)
         return None
 
+    def streams(self, name: str) -> dict[int, memoryview]:
+        """The streams that a tensor is decoded from, by their offsets, checked against their digests.
+
+        They stay valid when the archive is closed.
+
+        Raises
+        ------
+        CorruptStreamError
+            If one is damaged.
+        UnknownIdError
+            If a codec or encoding of the tensor is not installed.
+        """
+        root = self.stored(self.target_of(name))
+        require_installed(root, f"tensor {name!r}", self.manifest.providers)
+        try:
+            return {leaf.offset: self._read_stream(leaf) for leaf in leaves_of(root)}
+        except CorruptStreamError as error:
+            raise CorruptStreamError(f"tensor {name!r}: {error}") from error
+
     def literal(self, file: FileEntry) -> U8:
         """The literal bytes of a file's segments."""
         stored = self._literals[file.path]

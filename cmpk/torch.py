@@ -8,9 +8,9 @@ Decoding is bit-exact for lossless recipes, and every stream is checked against 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -123,32 +123,90 @@ def save_model(
     save_file(model.state_dict(), path, metadata, recipe)
 
 
+@overload
 def load_model(
-    model: torch.nn.Module, path: PathLike, strict: bool = True, device: str | torch.device | int = "cpu"
-) -> tuple[list[str], list[str]]:
-    """Load a file into a module.
+    model: torch.nn.Module,
+    path: PathLike,
+    strict: bool = ...,
+    device: str | torch.device | int = ...,
+    *,
+    resident: str = ...,
+    jobs: int | None = ...,
+) -> tuple[list[str], list[str]]: ...
+
+
+@overload
+def load_model(
+    model: Callable[[], torch.nn.Module],
+    path: PathLike,
+    strict: bool = ...,
+    device: str | torch.device | int = ...,
+    *,
+    resident: str = ...,
+    jobs: int | None = ...,
+) -> torch.nn.Module: ...
+
+
+def load_model(
+    model: torch.nn.Module | Callable[[], torch.nn.Module],
+    path: PathLike,
+    strict: bool = True,
+    device: str | torch.device | int = "cpu",
+    *,
+    resident: str = "dense",
+    jobs: int | None = None,
+) -> torch.nn.Module | tuple[list[str], list[str]]:
+    """Load a file into a module, or make one for it.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Its parameters and buffers are overwritten.
+    model : torch.nn.Module or function without arguments
+        A module, whose parameters and buffers are overwritten. Or a factory of one: its parameters get no
+        memory until the file's tensors take their places, as they are, of the file's dtypes; so there is
+        never a second copy of the weights.
     path : path
     strict : bool
-        Raise where names are missing or left over.
+        Raise where names are missing or left over. What a factory's parameters are called must be in the
+        file anyway.
     device : str, torch.device or int
-        Where the file is decoded to before the values are copied into the module.
+        Where a factory's model goes. Where the file is decoded to before the values are copied into a
+        module.
+    resident : str
+        ``dense``: tensors like any other. ``packed``: the weights of linear layers, convolutions and
+        embeddings stay entropy coded in memory, and are decoded for each forward. ``quantized``: those that
+        the file has as codes and scales stay so. Either way a forward on the CPU gives the same bits as
+        that of the dense model, and the tensors of a module that is given are replaced, not overwritten.
+        See `cmpk.nn`.
+    jobs : int, optional
+        Threads for loading; all cores by default.
 
     Returns
     -------
     missing, unexpected : list of str
-        Names that only the module has, and that only the file has.
+        Names that only the module has, and that only the file has; for a factory the model instead.
 
     Raises
     ------
     SourceError
         If ``strict`` and names differ, or if a shape differs. The module is then unchanged.
+    FormatError, UnknownIdError, DeviceError
+        As from `load_file`.
     """
-    state = load_file(path, device)
+    threads = jobs or default_threads()
+    if isinstance(model, torch.nn.Module) and resident == "dense":
+        return _overwrite(model, path, strict, device, threads)
+    from cmpk.nn import load
+
+    loaded = load(model, path, strict=strict, device=_device(device), resident=resident, threads=threads)
+    if isinstance(model, torch.nn.Module):
+        return loaded.missing, loaded.unexpected
+    return loaded.model
+
+
+def _overwrite(
+    model: torch.nn.Module, path: PathLike, strict: bool, device: str | torch.device | int, threads: int
+) -> tuple[list[str], list[str]]:
+    state = load_file(path, device, jobs=threads)
     own = model.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]

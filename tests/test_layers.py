@@ -45,7 +45,7 @@ def test_opening_an_archive_imports_no_framework_and_no_pack_time_code(archive_p
 def test_loading_into_torch_imports_no_pack_time_code(archive_path: Path) -> None:
     found = modules_after(f"import cmpk; cmpk.torch.load_file({str(archive_path)!r})")
     assert {"torch", "cmpk.codecs", "cmpk.encodings"} <= found
-    assert found & {"cmpk.passes", "cmpk.importers", "cmpk.packing", "cmpk.recipe"} == set()
+    assert found & {"cmpk.passes", "cmpk.importers", "cmpk.packing", "cmpk.recipe", "cmpk.nn"} == set()
 
 
 def test_packing_and_unpacking_a_safetensors_file_imports_no_framework(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ PUBLIC = {
     "cmpk.kernels.interface": """
         Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend LookupJob Source U8
     """,
+    "cmpk.nn": "CompressedEmbedding CompressedLayer RESIDENT close load",
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """
         Binarize Cast FixedPoint NormalFloat Pass Planned Prune Quantize RoundInt Share Split SplitFloats

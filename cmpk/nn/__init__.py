@@ -1,0 +1,25 @@
+"""Models whose weights stay compressed in memory while they run.
+
+`cmpk.torch.load_model` makes them, with ``resident="packed"`` (entropy coded, as in the file) or
+``"quantized"`` (codes and scales). Their layers are of subclasses of what they were, and their forward is
+bit-identical to that of the dense model.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cmpk.nn.layers import CompressedEmbedding, CompressedLayer
+from cmpk.nn.loading import RESIDENT, load
+
+__all__ = ["RESIDENT", "CompressedEmbedding", "CompressedLayer", "close", "load"]
+
+
+def close(model: torch.nn.Module) -> None:
+    """Let go of the compressed weights of a model, and of the thread that decodes them ahead.
+
+    Running the model then raises a `CmpkError`. A model that nothing refers to is closed by itself.
+    """
+    for module in model.modules():
+        if isinstance(module, CompressedLayer):
+            module._compressed_weights.close()

@@ -1,0 +1,148 @@
+"""Files → models, whose weights may stay compressed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import torch
+
+from cmpk.archive import Archive, leaves_of
+from cmpk.encodings.base import Stored
+from cmpk.errors import DeviceError, SourceError
+from cmpk.load import checked_device, load_tensors
+from cmpk.nn.compressed import Compressed, with_raw_leaves
+from cmpk.nn.construction import Slot, assign, construct, parameter_slots
+from cmpk.nn.layers import CompressedLayer, compress, is_supported
+from cmpk.nn.weights import Weights
+
+__all__ = ["RESIDENT", "Loaded", "load"]
+
+RESIDENT: Final = ("dense", "quantized", "packed")
+"""What weights may be in memory."""
+
+_MIN_NBYTES: Final = 1 << 14
+"""Smaller weights are kept dense: they save too little for what a call of the kernels takes."""
+
+_MAX_CODES: Final = 0.57
+"""Codes are kept where they take at most this share of what they decode to."""
+
+
+class Loaded(NamedTuple):
+    """A model, the names that only it has, and those that only the file has."""
+
+    model: torch.nn.Module
+    missing: list[str]
+    unexpected: list[str]
+
+
+def load(
+    source: torch.nn.Module | Callable[[], torch.nn.Module],
+    path: str | os.PathLike[str],
+    *,
+    strict: bool,
+    device: str | torch.device,
+    resident: str,
+    threads: int,
+) -> Loaded:
+    """Load a file into a model whose tensors it replaces; see `cmpk.torch.load_model`."""
+    if resident not in RESIDENT:
+        raise SourceError(f"resident is {resident!r}; give one of {', '.join(map(repr, RESIDENT))}")
+    target = checked_device(device)
+    if resident != "dense" and target.type != "cpu":
+        raise DeviceError(
+            f"weights that stay {resident} are decoded on the CPU; load onto {target} with resident='dense'"
+        )
+    with Archive(path) as archive:
+        model = source if isinstance(source, torch.nn.Module) else construct(source)
+        fit = _fit(model, archive)
+        if strict and (fit.missing or fit.unexpected):
+            raise SourceError(
+                f"{str(path)!r} does not fit the model: missing {fit.missing}, unexpected {fit.unexpected}"
+            )
+        slots = parameter_slots(model)
+        stored = {} if resident == "dense" else _stored(archive, fit, slots, resident, threads)
+        if stored:
+            _compress(model, slots, fit, Weights(stored))
+        dense = [name for name in fit.names if name in archive and fit.names[name] not in stored]
+        assign(model, load_tensors(archive, dense, target, threads))
+    if target.type != "cpu":
+        model.to(target)  # buffers that the file lacks
+    valueless = [name for name, value in model.named_parameters() if value.device != target]
+    if valueless:
+        raise SourceError(f"{str(path)!r} has no values for {valueless}, and a factory gives parameters none")
+    return Loaded(model, fit.missing, fit.unexpected)
+
+
+class _Fit(NamedTuple):
+    """How a file fits a model.
+
+    Attributes
+    ----------
+    names : dict of str to str
+        The tensor of the file that holds the values of each name in the state dict.
+    missing, unexpected : list of str
+        Names that only the model has, and that only the file has.
+    """
+
+    names: dict[str, str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def _fit(model: torch.nn.Module, archive: Archive) -> _Fit:
+    """Compare names and shapes.
+
+    Raises
+    ------
+    SourceError
+        If a shape differs, or the model is compressed already.
+    """
+    if any(isinstance(module, CompressedLayer) for module in model.modules()):
+        raise SourceError("the model has compressed weights already; load into a new one")
+    own = model.state_dict(keep_vars=True)
+    of_value = {id(value): archive.target_of(name) for name, value in own.items() if name in archive}
+    # A name that the file lacks has the values of one that it is tied to in the model.
+    names = {name: of_value[id(value)] for name, value in own.items() if id(value) in of_value}
+    for name, holder in names.items():
+        found, expected = archive.spec(holder).shape, own[name].shape
+        if found != expected:
+            raise SourceError(f"tensor {name!r} is {list(found)}, the model's is {list(expected)}")
+    missing = [name for name in own if name not in names]
+    return _Fit(names, missing, [name for name in archive if name not in own])
+
+
+def _stored(
+    archive: Archive, fit: _Fit, slots: Mapping[str, Slot], resident: str, threads: int
+) -> dict[str, Compressed]:
+    """The tensors that stay compressed: all of whose places in the model are layers that decode them."""
+    places: dict[str, list[str]] = {}
+    for name, holder in fit.names.items():
+        places.setdefault(holder, []).append(name)
+    stored = {}
+    for holder, names in places.items():
+        if archive.spec(holder).nbytes < _MIN_NBYTES:
+            continue
+        if not all(name in slots and is_supported(*slots[name]) for name in names):
+            continue
+        root = archive.stored(holder)
+        if resident == "quantized" and _n_codes(root) > _MAX_CODES * archive.spec(holder).nbytes:
+            continue
+        compressed = Compressed(holder, root, archive.streams(holder))
+        stored[holder] = with_raw_leaves(compressed, threads) if resident == "quantized" else compressed
+    return stored
+
+
+def _n_codes(root: Stored) -> int:
+    """Bytes of all parts when their entropy coding is undone."""
+    return sum(0 if leaf.spec is None else leaf.spec.nbytes for leaf in leaves_of(root))
+
+
+def _compress(model: torch.nn.Module, slots: Mapping[str, Slot], fit: _Fit, weights: Weights) -> None:
+    model.requires_grad_(False)
+    done: set[Slot] = set()
+    for name, slot in slots.items():
+        if fit.names.get(name, "") in weights and slot not in done:
+            done.add(slot)  # one layer may have several names
+            compress(*slot, weights, fit.names[name])
