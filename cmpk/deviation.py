@@ -31,8 +31,8 @@ class Deviation:
     Attributes
     ----------
     numel : int
-    error_squares, source_squares, squares, products : float
-        Sums of (y − x)², x², y² and x y.
+    error_squares, source_squares, squares : float
+        Sums of (y − x)², x² and y².
     largest : float
         The largest \|y − x\|; infinite where an element is finite in one of the two only, or not the
         same infinity.
@@ -44,7 +44,6 @@ class Deviation:
     error_squares: float = 0.0
     source_squares: float = 0.0
     squares: float = 0.0
-    products: float = 0.0
     largest: float = 0.0
     zeros: int = 0
     source_zeros: int = 0
@@ -55,7 +54,6 @@ class Deviation:
             self.error_squares + other.error_squares,
             self.source_squares + other.source_squares,
             self.squares + other.squares,
-            self.products + other.products,
             max(self.largest, other.largest),
             self.zeros + other.zeros,
             self.source_zeros + other.source_zeros,
@@ -84,7 +82,9 @@ class Deviation:
             return 1.0 if self.source_squares == self.squares else 0.0
         if math.isinf(self.source_squares) or math.isinf(self.squares):
             return 1.0 if math.isfinite(self.error_squares) else 0.0
-        return min(1.0, self.products / math.sqrt(self.source_squares) / math.sqrt(self.squares))
+        # From the law of cosines, which keeps the digits of 1 − cos for small angles.
+        source, found = math.sqrt(self.source_squares), math.sqrt(self.squares)
+        return 1 - max(0.0, self.error_squares - (source - found) ** 2) / (2 * source * found)
 
 
 def deviation(spec: TensorSpec, source: U8, found: U8, found_dtype: str = "") -> Deviation | None:
@@ -136,17 +136,8 @@ def _of_block(x: F64, y: F64) -> Deviation:
     zeros, source_zeros = numel - int(np.count_nonzero(y)), numel - int(np.count_nonzero(x))
     with np.errstate(over="ignore", invalid="ignore"):
         error = y - x
-        largest = float(np.abs(error).max(initial=0.0))
-        found = Deviation(
-            numel,
-            _sum(error * error),
-            _sum(x * x),
-            _sum(y * y),
-            _sum(x * y),
-            largest,
-            zeros,
-            source_zeros,
-        )
+        largest = max(float(error.max(initial=0.0)), -float(error.min(initial=0.0)))
+        found = Deviation(numel, _sum(error * error), _sum(x * x), _sum(y * y), largest, zeros, source_zeros)
     if math.isfinite(found.error_squares + found.source_squares + found.squares):
         return found
     # Values that are the same need not be numbers; others must be, to have a distance.

@@ -139,6 +139,7 @@ class Packer:
         self._chain = Chain(recipe, self.registry)
         self._steps: Mapping[str, float] = {}
         self._kept: dict[str, tuple[float | None, _Packed]] = {}
+        self._kept_nbytes = 0
         self._providers: dict[str, str] = {}
         self._lossy: set[str] = set()
 
@@ -160,13 +161,17 @@ class Packer:
 
         self._chain.settle(tensors)
 
-    def survey(self, source: ModelSource) -> Survey:
+    def survey(self, source: ModelSource, progress: Progress | None = None) -> Survey:
         """Look at a model: rate curves of what can be planned, and the size of everything else."""
         curves: dict[str, RateCurve] = {}
         same_as: dict[str, str] = {}
         holders: dict[tuple[TensorSpec, str], str] = {}
         others_nbytes, numel = PREAMBLE_NBYTES + FOOTER_NBYTES, 0
+        done = 0
         for tensor, found in in_order(source, self._survey_tensor, self._jobs):
+            done = min(done + tensor.spec.nbytes, source.nbytes)
+            if progress is not None:
+                progress(done, source.nbytes)
             if found is None:
                 continue
             numel += tensor.spec.numel
@@ -328,10 +333,12 @@ class Packer:
 
     def _keep(self, name: str, step: float | None, packed: _Packed) -> None:
         """Keep a tensor for the next look at the model, if there is room."""
-        self._kept.pop(name, None)
-        room = _KEPT_NBYTES - sum(stored_nbytes(kept.coded) for _, kept in self._kept.values())
-        if stored_nbytes(packed.coded) <= room:
+        before = self._kept.pop(name, None)
+        self._kept_nbytes -= stored_nbytes(before[1].coded) if before else 0
+        nbytes = stored_nbytes(packed.coded)
+        if self._kept_nbytes + nbytes <= _KEPT_NBYTES:
             self._kept[name] = step, packed
+            self._kept_nbytes += nbytes
 
     def _write_tensor(self, tensor: SourceTensor, packed: _Packed, writer: ContainerWriter) -> TensorEntry:
         self._providers |= self._coder.plugins_in(packed.coded)

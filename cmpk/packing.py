@@ -105,7 +105,8 @@ def pack(
     metadata : mapping of str to str, optional
         Kept in the file; by default the source's own.
     progress : function, optional
-        Called with bytes done and bytes in all.
+        Called with bytes done and bytes in all. To meet a target the model is read several times, and
+        each time the bytes count from 0.
     force : bool
         Overwrite ``dst`` if it exists.
     target_size : int, optional
@@ -150,12 +151,13 @@ def pack(
         raise RecipeError(f"recipe {chosen.name!r} has no pass {PLANNED_PASS!r} whose steps could be planned")
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = load_calibration(calibration)
-    work = _Work(src, Packer(chosen, jobs or default_threads(), calibration, max_error), metadata)
+    packer = Packer(chosen, jobs or default_threads(), calibration, max_error)
+    work = _Work(src, packer, metadata, progress)
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         # Opened before it is planned, so that what can't be written is found out first.
         sink = stack.enter_context(_opened(dst, force))
-        work.packer.settle(work.reopen)
+        packer.settle(work.reopen)
         steps: Mapping[str, float] | None = None
         if evaluate is not None and min_score is not None:
             plan, notes = work.evaluated(_function(evaluate), min_score, budget)
@@ -165,7 +167,7 @@ def pack(
             steps = plan.steps
         source = stack.enter_context(work.opened(is_last=True))
         writer = ContainerWriter(sink)
-        manifest, sha256 = work.write(source, writer, steps, progress)
+        manifest, sha256 = work.write(source, writer, steps)
     return PackReport(
         source_nbytes=source.nbytes,
         nbytes=writer.nbytes,
@@ -173,7 +175,7 @@ def pack(
         n_files=len(manifest.files),
         sha256=sha256,
         seconds=time.perf_counter() - started,
-        notes=[*source.notes, *notes, *work.packer.notes],
+        notes=[*source.notes, *notes, *packer.notes],
         quality=summary_of(
             (entry.name, TensorSpec(entry.dtype, entry.shape).numel, entry.quality)
             for entry in manifest.tensors
@@ -185,23 +187,26 @@ def pack(
 class _Work:
     """One model, and all that is done to pack it."""
 
-    def __init__(self, src: Source, packer: Packer, metadata: Mapping[str, str] | None) -> None:
-        self.packer = packer
+    def __init__(
+        self, src: Source, packer: Packer, metadata: Mapping[str, str] | None, progress: Progress | None
+    ) -> None:
+        self._packer = packer
         self._src = src
         self._metadata = metadata
+        self._progress = progress
         self._survey: Survey | None = None
 
     def reopen(self) -> ModelSource:
         """The model once more, from its first tensor on."""
         if isinstance(self._src, ModelSource):
             raise SourceError("the model must be read more than once to be planned: give a path or tensors")
-        return open_source(self._src, self.packer.registry)
+        return open_source(self._src, self._packer.registry)
 
     @contextlib.contextmanager
     def opened(self, *, is_last: bool = False) -> Iterator[ModelSource]:
         """The model, closed at the end; the last time, one that can be read only once will do."""
         with contextlib.closing(
-            open_source(self._src, self.packer.registry) if is_last else self.reopen()
+            open_source(self._src, self._packer.registry) if is_last else self.reopen()
         ) as source:
             yield source
 
@@ -210,10 +215,9 @@ class _Work:
         source: ModelSource,
         writer: ContainerWriter,
         steps: Mapping[str, float] | None,
-        progress: Progress | None = None,
     ) -> tuple[Manifest, str]:
         """Write the whole file; the manifest and its SHA-256."""
-        manifest = self.packer.pack(source, writer, progress, steps)
+        manifest = self._packer.pack(source, writer, self._progress, steps)
         if self._metadata is not None:
             manifest = msgspec.structs.replace(manifest, metadata=dict(self._metadata))
         return manifest, writer.finish(manifest).manifest_sha256.hex()
@@ -222,7 +226,7 @@ class _Work:
         """What can be planned."""
         if self._survey is None:
             with self.opened() as source:
-                self._survey = self.packer.survey(source)
+                self._survey = self._packer.survey(source, self._progress)
         return self._survey
 
     def measure(self, steps: Mapping[str, float], sink: ByteSink | None = None) -> Sizes:
@@ -232,7 +236,7 @@ class _Work:
             self.write(source, writer, self._for_all(steps))
         sizes = dict.fromkeys(steps, 0)
         for name, holder in self.survey().same_as.items():
-            sizes[holder] += self.packer.nbytes_of.get(name, 0)
+            sizes[holder] += self._packer.nbytes_of.get(name, 0)
         return Sizes(writer.nbytes, sizes)
 
     def planned(self, budget: Budget) -> tuple[Plan, list[str]]:

@@ -148,7 +148,7 @@ def _next_aim(goal: float, last: tuple[float, int], before: tuple[float, int] | 
     slope = 1.0
     if before is not None and last[0] != before[0]:
         slope = math.log(last[1] / before[1]) / math.log(last[0] / before[0])
-    return last[0] * (goal / last[1]) ** (1 / min(max(slope, 0.25), 4.0))
+    return last[0] * math.pow(goal / last[1], 1 / min(max(slope, 0.25), 4.0))
 
 
 def smallest_good(

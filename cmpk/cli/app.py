@@ -87,6 +87,8 @@ def cli() -> None:
     cmpk inspect model.cmpk              what is in it and how it is stored
     cmpk verify model.cmpk --deep        whether every bit is still right
     cmpk unpack model.cmpk -o model/     the files that were packed, byte for byte
+    cmpk diff model/ model.cmpk          what is different, and by how much
+    cmpk recipes                         other ways to pack, lossy ones among them
 
     Exit codes: 0 success, 1 an error (one line on stderr), 2 wrong usage, 130 and 143 stopped by a signal.
     """  # noqa: D301  # \b keeps click from rewrapping
