@@ -3,7 +3,7 @@
 from cmpk.format.manifest import FileEntry, Manifest, Node, Segment, TensorEntry
 from cmpk.format.quality import Quality, QualitySummary
 from cmpk.format.reader import ContainerReader
-from cmpk.format.writer import ByteSink, ContainerWriter, MemorySink, atomic_file
+from cmpk.format.writer import ByteSink, ContainerWriter, MemorySink, atomic_file, is_unfinished
 
 __all__ = [
     "ByteSink",
@@ -18,4 +18,5 @@ __all__ = [
     "Segment",
     "TensorEntry",
     "atomic_file",
+    "is_unfinished",
 ]

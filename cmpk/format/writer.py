@@ -18,9 +18,11 @@ from cmpk.errors import DestinationError
 from cmpk.format.layout import Footer, max_manifest_nbytes, padding_before, preamble
 from cmpk.format.manifest import Manifest, Node, to_json
 
-__all__ = ["ByteSink", "ContainerWriter", "MemorySink", "atomic_file"]
+__all__ = ["ByteSink", "ContainerWriter", "MemorySink", "atomic_file", "is_unfinished"]
 
 _MANIFEST_LEVEL = 15
+
+_UNFINISHED = ".cmpk-tmp"
 
 
 class ByteSink(Protocol):
@@ -120,7 +122,7 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[ByteSink]:
     if not path.name or "\0" in str(path):
         raise DestinationError(f"{str(path)!r} is not the name of a file")
     # Of a name that fills the 255 bytes that file systems allow, 32 characters leave room in any script.
-    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{_UNFINISHED}")
     try:
         with _blamed_on(path):
             file = temporary.open("xb")
@@ -138,6 +140,11 @@ def atomic_file(path: Path, *, overwrite: bool) -> Iterator[ByteSink]:
         # Also where an interrupt fell right behind the making of the file.
         with contextlib.suppress(OSError):  # most often it is not there any more
             temporary.unlink()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that `atomic_file` has not finished yet, or never will."""
+    return path.suffix == _UNFINISHED
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from cmpk.errors import FormatError, SourceError
+from cmpk.format import is_unfinished
 from cmpk.format.manifest import Segment, check_file_path
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
 from cmpk.importers.safetensors import SafetensorsFile, SafetensorsSource
@@ -32,6 +33,8 @@ class DirectorySource(ModelSource):
         taken: set[str] = set()
         try:
             for name, path in _files_below(root):
+                if is_unfinished(path):  # what is being packed itself, maybe
+                    continue
                 if path.suffix == ".cmpk":
                     self.notes.append(f"{name} is left out: an archive, maybe of this very folder")
                     continue

@@ -72,11 +72,14 @@ class TestFewValues:
     @pytest.mark.parametrize(
         "values", [[0.25, -0.25], [0.0], [-1.0, 0.0, 1.0], [0.0, -0.0, np.nan], list(np.linspace(-1, 1, 200))]
     )
-    def test_few_values_become_a_codebook(self, values: list[float], recipe: str) -> None:
+    def test_few_values_take_about_their_entropy(self, values: list[float], recipe: str) -> None:
         numbers = RNG.choice(np.float32(values), (64, 64))
         archive = packed(f32(numbers), "F32", (64, 64), recipe)
-        assert root(archive).encoding == "codebook"
-        assert root(archive).params["size"] == len(np.unique(numbers.view(np.uint32)))
+        # Frequent zeros may be left out, where that takes less than a code for them.
+        assert root(archive).encoding in (
+            {"codebook", "bitmask", "gap_index"} if 0 in values else {"codebook"}
+        )
+        assert archive.nbytes < 64 * 64 * max(1.05 * np.log2(len(values)), 0.1) / 8 + 4 * len(values) + 800
 
     def test_signs_take_about_a_bit(self) -> None:
         archive = packed(f32(RNG.choice(np.float32([0.3, -0.3]), (512, 512))), "F32", (512, 512))
@@ -182,10 +185,10 @@ class TestSplitting:
 
     @pytest.mark.parametrize("dtype", sorted(set(DTYPES) - set(FLOAT_LAYOUTS)))
     def test_other_types_are_left_alone(self, dtype: str) -> None:
-        data = np.zeros(48_000, np.uint8)
+        data = RNG.integers(0, 2, 48_000).astype(np.uint8)
         archive = packed(data, dtype, (8 * len(data) // DTYPES[dtype].nbits,))
         assert root(archive).codec != ""
-        assert archive.nbytes < 1000
+        assert archive.nbytes < 7_500
 
     def test_rows_of_two_scales_have_code_tables_of_their_own(self) -> None:
         rows = normal(2048, 512)
