@@ -116,3 +116,8 @@ def test_each_form_holds_all_other_values() -> None:
 def test_a_recipe_without_codecs_stores_tensors_as_they_are() -> None:
     _, node = stored(pruned(0.9), ("raw",))
     assert node.codec == "raw"
+
+
+def test_zeros_alone_take_no_stream_at_all() -> None:
+    _, node = stored(np.zeros((64, 64), np.float32), BOTH, PassUse("split_floats"))
+    assert (node.encoding, node.params["count"]) == ("gap_index", 0)

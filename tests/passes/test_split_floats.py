@@ -70,7 +70,7 @@ def recipe(request: pytest.FixtureRequest) -> str:
 
 class TestFewValues:
     @pytest.mark.parametrize(
-        "values", [[0.25, -0.25], [0.0], [-1.0, 0.0, 1.0], [0.0, -0.0, np.nan], list(np.linspace(-1, 1, 200))]
+        "values", [[0.25, -0.25], [0.5], [-1.0, 0.0, 1.0], [0.0, -0.0, np.nan], list(np.linspace(-1, 1, 200))]
     )
     def test_few_values_take_about_their_entropy(self, values: list[float], recipe: str) -> None:
         numbers = RNG.choice(np.float32(values), (64, 64))
