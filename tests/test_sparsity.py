@@ -118,6 +118,6 @@ def test_a_recipe_without_codecs_stores_tensors_as_they_are() -> None:
     assert node.codec == "raw"
 
 
-def test_zeros_alone_take_no_stream_at_all() -> None:
-    _, node = stored(np.zeros((64, 64), np.float32), BOTH, PassUse("split_floats"))
-    assert (node.encoding, node.params["count"]) == ("gap_index", 0)
+def test_zeros_alone_take_next_to_nothing() -> None:
+    nbytes, _ = stored(np.zeros((512, 512), np.float32), BOTH, PassUse("split_floats"))
+    assert nbytes < 500
