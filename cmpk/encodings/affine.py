@@ -164,6 +164,9 @@ def _bytes_and_exceptions(codes: NDArray[Any], offset: int) -> tuple[U8, NDArray
     """``qdata``, and the places and values of the codes that it can't hold."""
     import numpy as np
 
+    if codes.size and int(codes.max()) - offset < _WINDOW and int(codes.min()) >= offset:
+        # All fit, so what wraps around on the way comes out right.
+        return codes.astype(np.uint8) - np.uint8(offset % _WINDOW), np.empty(0, np.int64), codes[:0]
     distance = np.subtract(codes, offset, dtype=np.int64 if codes.itemsize > 2 else np.int32)
     qdata = distance.astype(np.uint8)
     index = np.flatnonzero(distance != qdata)

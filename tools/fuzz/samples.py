@@ -34,12 +34,14 @@ def _manifest_nbytes(data: bytes) -> int:
 
 
 def packed_samples() -> list[bytes]:
-    """What both recipes make of weights of many kinds."""
+    """What the recipes make of weights of many kinds."""
     generator = np.random.default_rng(1)
     packed = []
     for recipe in ("lossless", "lossless-max"):
         packed += [save(_arrays(generator), {"format": "pt"}, recipe), _packed_files(generator, recipe)]
         packed += [save({name: array}, None, recipe) for name, array in _arrays(generator).items()]
+    for recipe in ("int8", "int4", "fp8", "nf4", "ternary"):
+        packed += [save(_arrays(generator), None, recipe), _packed_files(generator, recipe)]
     return packed
 
 
