@@ -74,7 +74,9 @@ class RowGroups(Encoding):
         row_elements = spec.numel // spec.shape[0]
         if start == stop:
             if not row_elements:
-                self._rows_of_groups(stored, decoder)  # rows without elements have groups all the same
+                # Rows without elements have groups all the same, and parts that hold nothing.
+                for index in range(len(self._rows_of_groups(stored, decoder))):
+                    decoder.decode(stored.parts[str(index)])
             return
         first, last = start // row_elements, -(-stop // row_elements)
         if (start, stop) != (first * row_elements, last * row_elements):

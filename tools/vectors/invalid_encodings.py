@@ -265,6 +265,11 @@ def row_groupings() -> Iterator[Invalid]:
     empty = branch("row_groups", {"rows": [2, 1]}, group=raw(b"\0\2\0"), **{"0": raw(b""), "1": raw(b"")})
     content = one("U8", [3, 0], b"", empty)
     yield page.broken("of-empty-rows-group-that-is-not-there", member, content, "stream", "validate")
+    long = branch("row_groups", {"rows": [2, 1]}, group=raw(b"\0\1\0"), **{"0": raw(b"\0"), "1": raw(b"")})
+    content = one("U8", [3, 0], b"", long)
+    yield page.broken(
+        "of-empty-rows-rows-of-a-group-too-long", "shape of a group's part", content, "stream", "validate"
+    )
 
 
 def codebooks() -> Iterator[Invalid]:

@@ -68,7 +68,7 @@ PreparedCodes::PreparedCodes(const CodeJob& job)
     throw std::invalid_argument("scale has " + std::to_string(job.scale.size) + " bytes; each takes 4, and " +
                                 std::to_string(job.n) + " elements need one");
   }
-  if (!job.run || job.run > job.line || std::abs(job.offset) > kMaxCode) {
+  if (!job.run || job.run > job.line || job.offset < -kMaxCode || job.offset > kMaxCode) {
     throw std::invalid_argument("offset is " + std::to_string(job.offset) + ", line " + std::to_string(job.line) +
                                 " and run " + std::to_string(job.run));
   }
