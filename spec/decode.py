@@ -887,16 +887,40 @@ def decode_row_groups(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) 
 
 def codebook_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
     """The tables of the page."""
-    (size,) = check_params(params, size=int)
-    need(1 <= size <= 256, "codebook: size is out of range")
+    for name, default in (("group_rows", 0), ("vector", 1)):
+        need(params.get(name) != default, f"codebook: {name} has its default and stands there")
+    k, g, v = check_params({"size": params.get("size"), "group_rows": 0, "vector": 1} | params,
+                           size=int, group_rows=int, vector=int)  # fmt: skip
+    need(v in (0, 1, 2, 4, 8), "codebook: vector is out of range")
+    need(1 <= k <= (256 if v == 1 else 4294967296), "codebook: size is out of range")
+    need(0 <= g <= 2**48, "codebook: group_rows is out of range")
+    need(g == 0 or v > 0, "codebook: groups of rows, and a code for each row")
+    need(spec.shape or (v == 1 and g == 0), "codebook: a tensor without dimensions")
+    need(v < 2 or spec.shape[-1] % v == 0, "codebook: the last dimension is not a multiple of vector")
     need(DTYPES[spec.dtype].nbits in (8, 16, 32, 64), f"codebook: not for {spec.dtype}")
-    return {"codes": Spec("U8", spec.shape), "centroids": Spec(spec.dtype, (size,))}
+    codes, one = (spec.shape, spec.shape[:0]) if v else (spec.shape[:1], spec.shape[1:])
+    if v > 1:
+        codes, one = (*spec.shape[:-1], spec.shape[-1] // v), (v,)
+    books = (-(-spec.shape[0] // g),) if g else ()
+    centroids = Spec(spec.dtype, (*books, k, *one))
+    need(centroids.nbytes <= MAX_TENSOR_NBYTES, "codebook: the centroids are too large")
+    dtype = "U8" if k <= 2**8 else "U16" if k <= 2**16 else "U32"
+    return {"codes": Spec(dtype, codes), "centroids": centroids}
 
 
 def decode_codebook(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
-    """Look each element up."""
-    need((parts["codes"] < params["size"]).all(), "codebook: a code is not in the codebook")
-    return parts["centroids"].reshape(params["size"], -1)[parts["codes"]].reshape(-1)
+    """Look each element, vector or row up."""
+    specs = codebook_parts(params, spec)
+    codes = elements(parts["codes"], specs["codes"]).astype(np.int64)
+    k, g = params["size"], params.get("group_rows", 0)
+    need((codes < k).all(), "codebook: a code is not in the codebook")
+    if g and codes.size:
+        row = np.arange(codes.size) // (codes.size // spec.shape[0])
+        codes += row // g * k
+    n_centroids = math.prod(specs["centroids"].shape[: 2 if g else 1])
+    if not n_centroids or not parts["centroids"].size:
+        return np.zeros(0, np.uint8)
+    return parts["centroids"].reshape(n_centroids, -1)[codes].reshape(-1)
 
 
 # encodings/affine.md

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from tools.vectors import (
+    invalid_codebooks,
     invalid_codecs,
     invalid_container,
     invalid_encodings,
@@ -22,6 +23,7 @@ from tools.vectors import (
     invalid_sparse,
 )
 from tools.vectors.cases import Invalid, Valid
+from tools.vectors.valid_codebooks import codebooks_of_vectors_page
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
 from tools.vectors.valid_container import attachments, container, elements, qualities
 from tools.vectors.valid_encodings import (
@@ -59,6 +61,7 @@ def valid_vectors() -> list[Valid]:
         *bitmask_page(),
         *gap_index_page(),
         *cast_page(),
+        *codebooks_of_vectors_page(),
     ]
 
 
@@ -97,6 +100,8 @@ def invalid_vectors() -> list[Invalid]:
         invalid_sparse.bitmasks_values,
         invalid_sparse.gap_indices,
         invalid_scales.casts,
+        invalid_codebooks.codebooks_of_vectors,
+        invalid_codebooks.codebooks_of_vectors_parts,
     ]
     return [vector for page in pages for vector in page()]
 

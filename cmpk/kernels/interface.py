@@ -246,6 +246,25 @@ class KernelBackend(Protocol):
     def bitpack_decode(self, stream: Buffer, n: int, start: int, out: U8) -> None:
         """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``."""
 
+    def codebook_expand(
+        self,
+        codes: Buffer,
+        code_nbytes: int,
+        first: int,
+        centroids: Buffer,
+        size: int,
+        run: int,
+        out: U8,
+        threads: int = 1,
+    ) -> None:
+        """Look codes up (spec/encodings/codebook.md).
+
+        ``codes``, of 1, 2 or 4 bytes, are number ``first`` and those that follow of a tensor's; every
+        ``run`` of these share a codebook of ``size`` centroids, or all do for 0. ``centroids`` are those
+        of all codebooks, one after another; of as many bytes each as ``out`` has for a code. Raises
+        CorruptStreamError if a code is ``size`` or more; ``out`` is then undefined.
+        """
+
     def bitmask_expand(
         self, mask: Buffer, start: int, values: Buffer, fill: Buffer, out: U8, threads: int = 1
     ) -> None:

@@ -37,6 +37,7 @@ _THREADS: Final = st.sampled_from([1, 3])
 _MAX_CODE_LENGTH: Final = 12
 
 _ELEMENTS: Final = st.sampled_from([1, 2, 4, 8]).flatmap(lambda n: st.binary(min_size=n, max_size=n))
+_UNITS: Final = st.sampled_from([1, 2, 4, 8, 16, 32, 64, 3, 40])
 _OFF: Final = st.sampled_from([0, 1, -1])
 
 
@@ -223,6 +224,40 @@ def _check_gaps(backend: KernelBackend) -> None:
         _same_outcome(backend, run, len(gaps) + n, f"gaps_expand of {start} to {stop} of {n} elements")
 
     gaps_of_a_tensor()
+
+
+def _check_codebooks(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def codebooks(drawn: st.DataObject) -> None:
+        code_nbytes, unit = drawn.draw(st.sampled_from([1, 2, 4]), "code_nbytes"), drawn.draw(_UNITS, "unit")
+        octets = drawn.draw(byte_arrays(max_nbytes=1024), "codes")
+        codes = octets[: octets.size // code_nbytes * code_nbytes]
+        first, run = (
+            drawn.draw(st.integers(0, 50), "first"),
+            drawn.draw(st.sampled_from([0, 1, 3, 64]), "run"),
+        )
+        size, threads = (
+            drawn.draw(st.sampled_from([1, 2, 255, 256, 700]), "size"),
+            drawn.draw(_THREADS, "threads"),
+        )
+        if drawn.draw(st.sampled_from([True, True, False]), "all codes are below size"):
+            below = codes.view(f"<u{code_nbytes}").astype(np.int64) % size
+            codes = below.astype(f"<u{code_nbytes}").view(np.uint8)
+        n = codes.size // code_nbytes
+        centroids = sized_bytes("noise", ((first + n) // run + 1 if run else 1) * size * unit)
+
+        def run_it(kernels: KernelBackend) -> bytes:
+            return filled(
+                n * unit,
+                lambda out: kernels.codebook_expand(
+                    codes, code_nbytes, first, centroids, size, run, out, threads
+                ),
+            )
+
+        _same_outcome(backend, run_it, codes.size + centroids.size + n * unit, "codebook_expand")
+
+    codebooks()
 
 
 def _range(drawn: st.DataObject, n: int) -> tuple[int, int]:
@@ -432,5 +467,6 @@ _CHECKS: Final = (
     _check_narrow,
     _check_masks,
     _check_gaps,
+    _check_codebooks,
     _check_jobs,
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cmpk.archive import Archive
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings import Codebook
-from cmpk.errors import CorruptStreamError, FormatError
+from cmpk.errors import CorruptStreamError, FormatError, PassError
 from tests.builders import Node, archive, branch, branch_of, leaf, tensor
 
 WHOLE_BYTES = [dtype for dtype in DTYPES if DTYPES[dtype].nbytes]
@@ -104,3 +104,94 @@ def test_what_breaks_a_rule_is_refused(node: Any, problem: str) -> None:
 def test_elements_take_whole_bytes(dtype: str) -> None:
     with pytest.raises(FormatError, match="not whole bytes"):
         opened(dtype, [8], book(bytes(8), bytes(2)))
+
+
+def looked_up(
+    spec: TensorSpec, codes: np.ndarray[Any, Any], centroids: bytes, size: int, vector: int, group_rows: int
+) -> bytes:
+    """What a codebook decodes to, code by code."""
+    n_rows, per_row = spec.shape[0], codes.size // max(1, spec.shape[0])
+    n_books = -(-n_rows // group_rows) if group_rows else 1
+    unit = len(centroids) // max(1, n_books * size)
+    found = b""
+    for i, code in enumerate(codes.tolist()):
+        at = ((i // per_row // group_rows if group_rows else 0) * size + code) * unit
+        found += centroids[at : at + unit]
+    return found
+
+
+@given(st.data())
+def test_vectors_rows_and_groups_come_back_in_any_range(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(WHOLE_BYTES))
+    vector = data.draw(st.sampled_from([0, 1, 2, 4, 8]))
+    shape = (data.draw(st.integers(0, 7)), data.draw(st.integers(1, 3)) * max(1, vector))
+    group_rows = data.draw(st.sampled_from([0, 1, 2, 5, 100])) if vector else 0
+    size = data.draw(st.sampled_from([1, 3, 256] if vector == 1 else [1, 3, 256, 257, 70000]))
+    spec = TensorSpec(dtype, shape)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    n_codes = shape[0] * (shape[1] // vector if vector else 1)
+    n_books = -(-shape[0] // group_rows) if group_rows else 1
+    codes = rng.integers(0, size, n_codes)
+    nbytes = DTYPES[dtype].nbytes
+    centroids = rng.integers(0, 256, n_books * size * (vector or shape[1]) * nbytes, np.uint8)
+    encoded = Codebook().encode_codes(codes, centroids, spec, size, vector=vector, group_rows=group_rows)
+    stored = looked_up(spec, codes, centroids.tobytes(), size, vector, group_rows)
+    found = opened(dtype, list(shape), branch_of("codebook", encoded))
+    assert found.read("a").tobytes() == stored
+    start, stop = sorted(data.draw(st.tuples(*2 * [st.integers(0, spec.numel)])))
+    assert found.read_range("a", start, stop).tobytes() == stored[start * nbytes : stop * nbytes]
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(256, "U8"), (257, "U16"), (65536, "U16"), (65537, "U32")])
+def test_codes_are_as_wide_as_the_number_of_centroids_asks(size: int, dtype: str) -> None:
+    specs = Codebook().part_specs(TensorSpec("F16", (4, 6)), {"size": size, "vector": 2})
+    assert specs == {"codes": TensorSpec(dtype, (4, 3)), "centroids": TensorSpec("F16", (size, 2))}
+
+
+def test_parameters_that_have_their_defaults_are_left_out() -> None:
+    spec = TensorSpec("U8", (2, 2))
+    encoded = Codebook().encode_codes(np.zeros(4, np.int64), np.zeros(1, np.uint8), spec, 1)
+    assert encoded.params == {"size": 1}
+    defaults: list[dict[str, Any]] = [{"size": 1, "vector": 1}, {"group_rows": 0, "size": 1}]
+    for params in defaults:
+        with pytest.raises(FormatError, match=r"vector|group_rows"):
+            Codebook().part_specs(spec, params)
+
+
+@pytest.mark.parametrize(
+    ("shape", "params", "problem"),
+    [
+        ((), {"size": 1, "vector": 2}, "without dimensions"),
+        ((), {"size": 1, "vector": 0}, "without dimensions"),
+        ((), {"group_rows": 1, "size": 1}, "without dimensions"),
+        ((4, 6), {"size": 1, "vector": 3}, "vector"),
+        ((4, 6), {"size": 1, "vector": 4}, "no whole number of vectors"),
+        ((4, 6), {"group_rows": 2, "size": 1, "vector": 0}, "no groups"),
+        ((4, 6), {"size": 2**32 + 1, "vector": 2}, "size"),
+        ((4, 6), {"group_rows": 2, "size": 257}, "size"),
+        ((4, 6), {"vector": 2}, "the parameters are"),
+        ((1 << 20, 4), {"group_rows": 1, "size": 1 << 32, "vector": 4}, "exceed"),
+    ],
+)
+def test_layouts_that_no_tensor_has_are_refused(
+    shape: tuple[int, ...], params: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(FormatError, match=problem):
+        Codebook().part_specs(TensorSpec("F32", shape), params)
+
+
+@pytest.mark.parametrize("codes", [b"\0\2", b"\xff\0"])
+def test_a_code_that_names_no_row_is_refused_even_where_rows_are_empty(codes: bytes) -> None:
+    for shape, centroids in (([2, 3], bytes(12)), ([2, 0], b"")):
+        node = branch("codebook", {"size": 2, "vector": 0}, codes=leaf(codes), centroids=leaf(centroids))
+        with pytest.raises(CorruptStreamError, match="is not in a codebook of 2"):
+            opened("U16", shape, node).verify(deep=True)
+
+
+def test_codes_and_centroids_that_do_not_fit_are_the_pass_s_mistake() -> None:
+    spec, one = TensorSpec("U8", (2, 2)), np.zeros(2, np.uint8)
+    for codes, size in ((np.array([0, 1, 2, 0]), 2), (np.array([0, -1, 0, 0]), 2), (np.zeros(3, int), 2)):
+        with pytest.raises(PassError, match="codebook"):
+            Codebook().encode_codes(codes, one, spec, size)
+    with pytest.raises(PassError, match="no whole number of vectors"):
+        Codebook().encode_codes(np.zeros(1, int), one, spec, 1, vector=8)

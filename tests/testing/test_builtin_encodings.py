@@ -82,6 +82,33 @@ def test_codebook_conforms() -> None:
     check_encoding(Codebook(), encode)
 
 
+@pytest.mark.parametrize("vector", [0, 1, 2, 8])
+def test_codebook_of_vectors_conforms(vector: int) -> None:
+    """Codes of any tensor's bytes, which decode to another one."""
+
+    def encode(part: Part) -> Encoded | None:
+        shape, nbytes = part.spec.shape, DTYPES[part.spec.dtype].nbytes
+        if not nbytes or not shape or (vector and shape[-1] % vector):
+            return None
+        group_rows = part.spec.numel % 4 if vector else 0
+        n_books = -(-shape[0] // group_rows) if group_rows else 1
+        size = 1 + part.spec.numel % (250 if vector == 1 else 400)
+        n_codes = part.spec.numel // vector if vector else shape[0]
+        codes = (
+            np.resize(part.data.astype(np.int64), n_codes) % size
+            if part.data.size
+            else np.zeros(n_codes, int)
+        )
+        centroids = np.random.default_rng(size).bytes(
+            n_books * size * nbytes * (vector or math.prod(shape[1:]))
+        )
+        return Codebook().encode_codes(
+            codes, np.frombuffer(centroids, np.uint8), part.spec, size, vector=vector, group_rows=group_rows
+        )
+
+    check_encoding(Codebook(), encode, lossless=False)
+
+
 @pytest.mark.parametrize(("mantissa_bits", "base"), [(0, 0), (3, 900), (10, 60000)])
 def test_float_split_conforms(mantissa_bits: int, base: int) -> None:
     def encode(part: Part) -> Encoded:

@@ -57,6 +57,10 @@ def quiets_nans(data, narrower, dtype):
     return widened
 
 
+def forgets_that_groups_have_codebooks(codes, code_nbytes, first, centroids, size, run, out, threads=1):
+    reference.codebook_expand(codes, code_nbytes, first, centroids, size, 0, out)
+
+
 def ignores_where_the_mask_starts(mask, start, values, fill, out, threads=1):
     reference.bitmask_expand(mask, start // 8 * 8, values, fill, out)
 
@@ -83,6 +87,7 @@ def spoils_rows(jobs, threads=1):
         ({"bitpack_decode": raises_value_error}, "ValueError instead of CorruptStreamError"),
         ({"widen": quiets_nans}, "widen gives"),
         ({"bitmask_expand": ignores_where_the_mask_starts}, "bitmask_expand of"),
+        ({"codebook_expand": forgets_that_groups_have_codebooks}, "codebook_expand: decodes to other bytes"),
         ({"gaps_expand": takes_too_many_values}, "gaps_expand of .* reference gives CorruptStreamError"),
         ({"decode_floats": spoils_rows}, "decode_floats of .* other bytes"),
         ({"rans_encode": None, "narrow": None}, "lacks the operations rans_encode, narrow"),

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "bitpack.hpp"
+#include "codebook.hpp"
 #include "encode.hpp"
 #include "float_jobs.hpp"
 #include "memory.hpp"
@@ -284,6 +285,35 @@ Array<std::uint8_t> py_widen(nb::handle data, std::string_view narrower, std::st
   return out.release({out.size()});
 }
 
+void py_codebook_expand(nb::handle codes, int code_nbytes, std::int64_t first, nb::handle centroids, std::int64_t size,
+                        std::int64_t run, nb::handle out, int threads) {
+  const InputBuffer code_input(codes);
+  const InputBuffer centroid_input(centroids);
+  const OutputBuffer output(out);
+  if (code_nbytes != 1 && code_nbytes != 2 && code_nbytes != 4) {
+    throw std::invalid_argument("codes have 1, 2 or 4 bytes, not " + std::to_string(code_nbytes));
+  }
+  const std::size_t n = code_input.bytes().size / static_cast<std::size_t>(code_nbytes);
+  if (code_input.bytes().size % static_cast<std::size_t>(code_nbytes) || (n ? output.size() % n : output.size())) {
+    throw std::invalid_argument("codes and output are no whole number of units");
+  }
+  if (first < 0 || size < 1 || run < 0) throw std::invalid_argument("first, size and run are out of range");
+  const std::size_t unit = n ? output.size() / n : 0;
+  if (!unit) return;
+  // All products are of numbers below 2^63: divided rather than multiplied, they can't overflow.
+  const std::uint64_t n_centroids = centroid_input.bytes().size / unit;
+  const std::uint64_t n_books = n_centroids / static_cast<std::uint64_t>(size);
+  const std::uint64_t last = static_cast<std::uint64_t>(first) + n - 1;
+  if (centroid_input.bytes().size % unit || n_books <= (run ? last / static_cast<std::uint64_t>(run) : 0)) {
+    throw std::invalid_argument("the centroids are too few, or no whole number of units");
+  }
+  nb::gil_scoped_release release;
+  advise_huge_pages(output.data(), output.size());
+  codebook_expand({code_input.bytes(), static_cast<unsigned>(code_nbytes), static_cast<std::uint64_t>(first),
+                   static_cast<std::uint64_t>(run), centroid_input.bytes(), static_cast<std::uint64_t>(size), unit},
+                  output.data(), thread_count(threads));
+}
+
 std::uint64_t element_count(std::size_t nbytes, const Bytes& fill) {
   if (fill.size != 1 && fill.size != 2 && fill.size != 4 && fill.size != 8) {
     throw std::invalid_argument("elements have 1, 2, 4 or 8 bytes, not " + std::to_string(fill.size));
@@ -362,6 +392,8 @@ NB_MODULE(_native, m) {
   m.def("rans_decode", &py_rans_decode, "stream"_a, "n"_a, "start"_a, "out"_a, "threads"_a = 1);
   m.def("bitpack_encode", &py_bitpack_encode, "data"_a, "width"_a);
   m.def("bitpack_decode", &py_bitpack_decode, "stream"_a, "n"_a, "start"_a, "out"_a);
+  m.def("codebook_expand", &py_codebook_expand, "codes"_a, "code_nbytes"_a, "first"_a, "centroids"_a, "size"_a,
+        "run"_a, "out"_a, "threads"_a = 1);
   m.def("bitmask_expand", &py_bitmask_expand, "mask"_a, "start"_a, "values"_a, "fill"_a, "out"_a, "threads"_a = 1);
   m.def("gaps_expand", &py_gaps_expand, "gaps"_a, "max_gap"_a, "n"_a, "start"_a, "values"_a, "fill"_a, "out"_a);
   m.def("row_costs", &py_row_costs, "data"_a, "dtype"_a, "row_elements"_a, "costs"_a);

@@ -6,6 +6,7 @@ where no compiler was present, so it works on whole arrays and never on single e
 
 from cmpk.kernels.reference.bitpack import bitpack_decode, bitpack_encode
 from cmpk.kernels.reference.code_lengths import byte_histogram, code_lengths
+from cmpk.kernels.reference.codebook import codebook_expand
 from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
 from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
 from cmpk.kernels.reference.jobs import decode_floats
@@ -20,6 +21,7 @@ __all__ = [
     "bitpack_encode",
     "byte_histogram",
     "code_lengths",
+    "codebook_expand",
     "decode_floats",
     "float_split",
     "gaps_expand",
