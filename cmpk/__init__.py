@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from cmpk import numpy, torch
     from cmpk.archive import Archive
     from cmpk.archive import open_archive as open
+    from cmpk.calibration import Calibration, calibrate, load_calibration
     from cmpk.config import show_config
     from cmpk.packing import PackReport, pack
     from cmpk.unpacking import unpack
 
 __all__ = [
     "Archive",
+    "Calibration",
     "CmpkError",
     "CorruptStreamError",
     "DestinationError",
@@ -51,6 +53,8 @@ __all__ = [
     "SourceError",
     "UnknownIdError",
     "__version__",
+    "calibrate",
+    "load_calibration",
     "numpy",
     "open",
     "pack",
@@ -61,7 +65,10 @@ __all__ = [
 
 _LAZY = {
     "Archive": ("cmpk.archive", "Archive"),
+    "Calibration": ("cmpk.calibration", "Calibration"),
     "PackReport": ("cmpk.packing", "PackReport"),
+    "calibrate": ("cmpk.calibration", "calibrate"),
+    "load_calibration": ("cmpk.calibration", "load_calibration"),
     "numpy": ("cmpk.numpy", ""),
     "open": ("cmpk.archive", "open_archive"),
     "pack": ("cmpk.packing", "pack"),

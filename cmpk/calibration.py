@@ -72,7 +72,11 @@ class Calibration:
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sha256", hashlib.sha256(_to_bytes(self.tensors)).hexdigest())
+        object.__setattr__(self, "sha256", hashlib.sha256(self.to_bytes()).hexdigest())
+
+    def to_bytes(self) -> bytes:
+        """The file that `save` writes: the same each time."""
+        return _to_bytes(self.tensors)
 
     def get(self, name: str) -> TensorStatistics | None:
         """The statistics of a tensor; None if it was not seen in use."""
@@ -87,7 +91,7 @@ class Calibration:
             If it can't be written.
         """
         try:
-            Path(path).write_bytes(_to_bytes(self.tensors))
+            Path(path).write_bytes(self.to_bytes())
         except OSError as error:
             raise DestinationError(f"can't write {os.fspath(path)!r}: {error.strerror}") from error
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from cmpk.dtypes import TensorSpec, to_torch
 from cmpk.errors import PassError, RecipeError, SourceError
 from cmpk.format import ByteSink, ContainerWriter, Manifest, MemorySink, QualitySummary, atomic_file
 from cmpk.format.quality import summary_of
+from cmpk.functions import function_of
 from cmpk.importers.base import ModelSource
 from cmpk.importers.state_dict import checked_metadata
 from cmpk.indexing import default_threads
@@ -160,7 +159,9 @@ def pack(
         packer.settle(work.reopen)
         steps: Mapping[str, float] | None = None
         if evaluate is not None and min_score is not None:
-            plan, notes = work.evaluated(_function(evaluate), min_score, budget)
+            plan, notes = work.evaluated(
+                function_of(evaluate) if isinstance(evaluate, str) else evaluate, min_score, budget
+            )
             steps = plan.steps
         elif budget is not None and budget.error is None:
             plan, notes = work.planned(budget)
@@ -301,23 +302,6 @@ def _opened(dst: PathLike | ByteSink, force: bool) -> Iterator[ByteSink]:
 
 def _budget(nbytes: int | None, bits: float | None, error: float | None) -> Budget | None:
     return None if nbytes is None and bits is None and error is None else Budget(nbytes, bits, error)
-
-
-def _function(evaluate: Evaluate | str) -> Evaluate:
-    """The function that scores a model, imported if it is given by its name."""
-    if not isinstance(evaluate, str):
-        return evaluate
-    module_name, _, attribute = evaluate.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SourceError(f"{evaluate!r} names no function as 'module:function': {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not callable(found):
-        raise SourceError(f"{evaluate!r} is not a function")
-    return found  # type: ignore[no-any-return]  # what it gives is checked
 
 
 def _score(score_of: Evaluate, data: bytes) -> float:

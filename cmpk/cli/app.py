@@ -13,7 +13,17 @@ from cmpk.cli.process import exit_code_of
 
 __all__ = ["COMMANDS", "CommandLine", "cli"]
 
-COMMANDS: Final = ("pack", "unpack", "inspect", "verify", "diff", "recipes", "plugins", "completion")
+COMMANDS: Final = (
+    "pack",
+    "unpack",
+    "inspect",
+    "verify",
+    "diff",
+    "recipes",
+    "calibrate",
+    "plugins",
+    "completion",
+)
 """Subcommands of cmpk itself; each is a function of this name in the module of this name."""
 
 

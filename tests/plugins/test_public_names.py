@@ -8,9 +8,9 @@ import pytest
 
 PUBLIC = {
     "cmpk": """
-        Archive CmpkError CorruptStreamError DestinationError DeviceError FormatError PackReport
-        PassError PluginError RecipeError SourceError UnknownIdError __version__ numpy open pack
-        show_config torch unpack
+        Archive Calibration CmpkError CorruptStreamError DestinationError DeviceError FormatError
+        PackReport PassError PluginError RecipeError SourceError UnknownIdError __version__ calibrate
+        load_calibration numpy open pack show_config torch unpack
     """,
     "cmpk.codecs": "Bitpack Codec Huffman Rans Raw Zstd",
     "cmpk.dtypes": "DTYPES DType TensorSpec dtype_of from_torch to_torch",
