@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,20 +103,21 @@ def error_feedback(
     int32 array, shape (outputs, inputs)
         The codes.
     """
-    # A column's error e is made up for best by taking e * inv(R)[j, k] / inv(R)[j, j] from column k > j.
-    update: NDArray[Any] = np.linalg.inv(root)
-    update = np.triu(update / np.diag(update)[:, None]).astype(np.float32)
+    # The outputs' error is the errors' times R. What the errors so far leave in its column k, the code of
+    # column k takes up as far as it can: Babai's nearest plane, to which GPTQ's updates come down.
+    leaves = np.triu(root / np.diag(root)).astype(np.float32)
     # Columns as rows: each is contiguous.
-    rest = np.array(values.T, order="C")
+    given = np.ascontiguousarray(values.T)
+    wanted = np.array(given)
     steps = np.broadcast_to(step, values.shape).T
-    codes = np.empty(rest.shape, np.int32)
-    for start in range(0, len(rest), _BLOCK):
-        stop = min(start + _BLOCK, len(rest))
-        errors = np.empty((stop - start, rest.shape[1]), np.float32)
+    codes = np.empty(given.shape, np.int32)
+    errors = np.empty(given.shape, np.float32)
+    for start in range(0, len(given), _BLOCK):
+        stop = min(start + _BLOCK, len(given))
+        wanted[start:stop] += leaves[:start, start:stop].T @ errors[:start]
         for j in range(start, stop):
-            rounded = np.rint(rest[j] / steps[j])
+            rounded = np.rint(wanted[j] / steps[j])
             codes[j] = rounded
-            errors[j - start] = rest[j] - rounded * steps[j]
-            rest[j + 1 : stop] -= update[j, j + 1 : stop, None] * errors[j - start]
-        rest[stop:] -= update[start:stop, stop:].T @ errors
+            errors[j] = given[j] - rounded * steps[j]
+            wanted[j + 1 : stop] += leaves[j, j + 1 : stop, None] * errors[j]
     return np.ascontiguousarray(codes.T)
