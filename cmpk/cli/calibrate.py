@@ -37,8 +37,9 @@ def calibrate(function: str, output: str, force: bool) -> None:
         content = found.to_bytes()
         file.write(memoryview(content))
     n_gradients = sum(seen.gradient_squares is not None for seen in found.tensors.values())
+    weights = things_text(len(found.tensors), "weight")
     with_gradients = f", {n_gradients} with gradients" if n_gradients else ""
     click.echo(
-        f"{bytes_text(len(content)):>7}  {output}: {things_text(len(found.tensors), 'weight')}{with_gradients}, "
+        f"{bytes_text(len(content)):>7}  {output}: {weights}{with_gradients}, "
         f"in {seconds_text(time.perf_counter() - started)}"
     )

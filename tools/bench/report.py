@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from .bars import bars, case_of, fastest
 from .results import Case, Results, Timing
 
-__all__ = ["Table", "markdown", "show", "tables", "with_section"]
+__all__ = ["Table", "markdown", "show", "show_table", "tables", "to_markdown", "with_section"]
 
 BEGIN = "<!-- python -m tools.bench --record: begin -->"
 END = "<!-- python -m tools.bench --record: end -->"
@@ -48,12 +48,17 @@ def show(results: Results, console: Console) -> None:
     if results.quick:
         console.print("A quick run: these figures say nothing.", style="yellow")
     for table in tables(results):
-        rich = RichTable(title=table.title, title_justify="left", title_style="bold")
-        for index, column in enumerate(table.columns):
-            rich.add_column(column, justify="left" if index < table.n_labels else "right")
-        for row in table.rows:
-            rich.add_row(*row, style="red" if "short" in row else None)
-        console.print(rich)
+        show_table(table, console)
+
+
+def show_table(table: Table, console: Console) -> None:
+    """Print one table."""
+    rich = RichTable(title=table.title, title_justify="left", title_style="bold")
+    for index, column in enumerate(table.columns):
+        rich.add_column(column, justify="left" if index < table.n_labels else "right")
+    for row in table.rows:
+        rich.add_row(*row, style="red" if "short" in row else None)
+    console.print(rich)
 
 
 def markdown(results: Results) -> str:
@@ -61,11 +66,14 @@ def markdown(results: Results) -> str:
     blocks = [f"Measured by `make bench` on {results.machine}."]
     if _was_busy(results):
         blocks.append(_busy(results))
-    for table in tables(results):
-        align = [":---" if index < table.n_labels else "---:" for index in range(len(table.columns))]
-        lines = [f"**{table.title}**", "", _line(table.columns), _line(align), *map(_line, table.rows)]
-        blocks.append("\n".join(lines))
+    blocks += map(to_markdown, tables(results))
     return "\n\n".join(blocks)
+
+
+def to_markdown(table: Table) -> str:
+    """One table for the README."""
+    align = [":---" if index < table.n_labels else "---:" for index in range(len(table.columns))]
+    return "\n".join([f"**{table.title}**", "", _line(table.columns), _line(align), *map(_line, table.rows)])
 
 
 def with_section(readme: str, section: str) -> str:
