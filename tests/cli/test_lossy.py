@@ -209,3 +209,26 @@ class TestTargets:
         assert len(done.stderr.splitlines()) == 1
         assert problem in done.stderr
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_target_is_met_and_the_recipe_named(
+        self, invoke: Invoke, model_path: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.cmpk"
+        done = invoke("pack", model_path, "-o", path, "--target-size", "30kB", "--json")
+        assert done.exit_code == 0
+        assert json.loads(done.stdout)["recipe"] == "balanced"
+        assert 29_700 <= path.stat().st_size <= 30_000
+
+    def test_the_smallest_file_is_found_by_a_function_that_is_named(
+        self, invoke: Invoke, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        code = "def deviation(tensors):\n    return float(tensors['embedding.weight'].float().std())\n"
+        (tmp_path / "judge.py").write_text(code)
+        monkeypatch.chdir(tmp_path)
+        options = ["--evaluate", "judge:deviation", "--min-score", "0.0199", "--max-error", "0.1"]
+        done = invoke("pack", model_path, "-o", "a.cmpk", *options)
+        assert (done.exit_code, "not both" in done.stderr) == (1, True)
+        done = invoke("pack", model_path, "-o", "a.cmpk", *options[:4])
+        assert done.exit_code == 0
+        assert "with a score of at least 0.0199 scores 0.0" in done.stderr
+        assert Path("a.cmpk").stat().st_size < model_path.stat().st_size / 4
