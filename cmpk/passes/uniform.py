@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["SLOPE", "code_nbits", "error_feedback", "quantize_rdo", "quantize_uniform"]
 
-SLOPE: Final = 2 * np.log(2) / 12
+SLOPE: Final = float(2 * np.log(2) / 12)
 """Squared error, in steps squared, that a further bit removes at high rates: the derivative of Δ²/12."""
 
 _BLOCK: Final = 128
