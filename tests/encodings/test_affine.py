@@ -247,3 +247,12 @@ def test_only_floats_of_known_bits_have_scales() -> None:
     for dtype in set(DTYPES) - set(FLOAT_LAYOUTS):
         with pytest.raises(FormatError, match="have no scales"):
             opened(dtype, (8,), branch("affine", params, qdata=leaf(bytes(8)), scale=leaf(bytes(4))))
+
+
+def test_codes_within_a_narrow_tensor_are_widened_afterwards() -> None:
+    codes = np.arange(-30, 30)
+    encoded = Affine().encode(codes, TensorSpec("BF16", (60,)), np.array([0.25], np.float32))
+    node = branch("narrow", {"dtype": "BF16"}, values=branch_of("affine", encoded, Huffman()))
+    found = opened("F32", (60,), node)
+    assert found.read("a").tobytes() == (codes * 0.25).astype(np.float32).tobytes()
+    assert found.read_range("a", 7, 20).tobytes() == (codes[7:20] * 0.25).astype(np.float32).tobytes()
