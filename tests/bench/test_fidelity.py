@@ -35,12 +35,14 @@ def test_the_table_has_a_row_for_each_case() -> None:
 
 
 def test_the_readme_keeps_what_is_around_the_table() -> None:
-    once = with_table("# Title\n\nText.\n", CASES)
-    assert once.startswith("# Title\n\nText.\n\n## Fidelity\n")
-    changed = with_table(f"{once}\nMore.\n", CASES[:1])
-    assert changed.endswith("\nMore.\n")
-    assert changed.count(fidelity.BEGIN) == changed.count(fidelity.END) == 1
+    once = with_table(f"# Title\n\n{fidelity.BEGIN}\n{fidelity.END}\nMore.\n", CASES)
+    changed = with_table(once, CASES[:1])
+    assert changed.startswith(f"# Title\n\n{fidelity.BEGIN}\n")
+    assert changed.endswith(f"{fidelity.END}\nMore.\n")
+    assert "GGUF" in once
     assert "GGUF" not in changed
+    with pytest.raises(ValueError, match="the README needs"):
+        with_table("# Title\n", CASES)
 
 
 def test_the_picture_is_an_image_with_every_point_and_curve() -> None:

@@ -54,23 +54,34 @@ class Case(msgspec.Struct, frozen=True):
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, help="Measure families or names that contain this; may be repeated.")
 @click.option("--calibration", type=click.Path(path_type=Path, exists=True), help="Take this, make none.")
-@click.option("--from", "from_path", type=click.Path(path_type=Path, exists=True), help="Show a --json file.")
+@click.option(
+    "--nncodec", type=click.Path(exists=True), help="The Python of an environment that has nncodec."
+)
+@click.option(
+    "--from",
+    "from_paths",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Show --json files, one after another, and measure nothing.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write what was measured.")
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--record", is_flag=True, help="Keep the run, draw it, and write the table into the README.")
 def main(
     only: tuple[str, ...],
     calibration: Path | None,
-    from_path: Path | None,
+    nncodec: str | None,
+    from_paths: tuple[Path, ...],
     json_path: Path | None,
     markdown: bool,
     record: bool,
 ) -> None:
     """Measure sizes and cosines of sentence embeddings, of cmpk and of its peers, on all-MiniLM-L6-v2."""
-    if from_path is not None:
-        cases = msgspec.json.decode(from_path.read_bytes(), type=list[Case])
+    if from_paths:
+        runs = [msgspec.json.decode(path.read_bytes(), type=list[Case]) for path in from_paths]
+        cases = [case for run in runs for case in run]
     else:
-        cases = measured(only, calibration)
+        cases = measured(only, calibration, None if nncodec is None else Path(nncodec).absolute())
     content = msgspec.json.format(msgspec.json.encode(cases)) + b"\n"
     if json_path is not None:
         json_path.write_bytes(content)
@@ -93,7 +104,7 @@ def main(
             click.echo(f"{bar.family}, {bar.nbytes / 1e6:g} MB, {bar.cosine}: {word}, {reached:.6f}")
 
 
-def measured(only: tuple[str, ...], calibration: Path | None) -> list[Case]:
+def measured(only: tuple[str, ...], calibration: Path | None, nncodec: Path | None) -> list[Case]:
     """Run all tools, or those whose family or name contains one of some words."""
     from . import lossy_tools, minilm
 
@@ -104,7 +115,7 @@ def measured(only: tuple[str, ...], calibration: Path | None) -> list[Case]:
         saved = calibration or folder / "calibration"
         chosen = [
             tool
-            for tool in lossy_tools.tools(saved) + lossy_tools.peers()
+            for tool in lossy_tools.tools(saved) + lossy_tools.peers(nncodec)
             if not only or any(word in f"{tool.family}: {tool.name}" for word in only)
         ]
         if calibration is None and any(tool.family == "cmpk, calibrated" for tool in chosen):
@@ -160,12 +171,18 @@ def write_plot(cases: list[Case], path: Path) -> None:
 
 
 def with_table(text: str, cases: list[Case]) -> str:
-    """The README with the table between its marks, which are put at the end if it has none."""
-    section = f"{BEGIN}\n{report.to_markdown(table(cases))}\n{END}"
-    if BEGIN not in text:
-        return f"{text.rstrip()}\n\n## Fidelity\n\n![Size and fidelity](docs/fidelity.svg)\n\n{section}\n"
-    before, rest = text.split(BEGIN, 1)
-    return before + section + rest.split(END, 1)[1]
+    """The README with the text between its marks replaced by the table.
+
+    Raises
+    ------
+    ValueError
+        If it does not have each mark once, in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"the README needs one line {BEGIN!r}, and after it one line {END!r}")
+    return f"{before}{BEGIN}\n\n{report.to_markdown(table(cases))}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,14 +14,18 @@ import numpy as np
 import torch
 
 from . import models
+from .process import BenchError
 
-__all__ = ["CALIBRATED_MB", "DATA_FREE_MB", "RECIPES", "Made", "Tool", "peers", "tools"]
+__all__ = ["CALIBRATED_MB", "DATA_FREE_MB", "NNCODEC_QPS", "RECIPES", "Made", "Tool", "peers", "tools"]
 
 Tensors = Mapping[str, torch.Tensor]
 
 DATA_FREE_MB = (6.0, 8.0, 10.0, 12.0, 12.37, 16.0, 20.0, 20.75)
 CALIBRATED_MB = (6.0, 8.0, 9.72, 10.0, 12.0, 12.37, 16.0, 20.0)
 """Sizes of the curves, and those that are to be reached."""
+
+NNCODEC_QPS = (-38, -34, -30, -28, -26)
+"""Quantization parameters of the coder of ISO/IEC 15938-17, its other settings as they are."""
 
 RECIPES = ("balanced", "int8", "int4", "nf4", "fp8", "ternary", "deep-compression")
 
@@ -70,9 +75,21 @@ def tools(calibration: Path) -> list[Tool]:
     return found + [Tool("cmpk, recipes", name, partial(_recipe, name)) for name in RECIPES]
 
 
-def peers() -> list[Tool]:
-    """Other tools, used as their manuals say; those that are not installed fail when they are run."""
+def peers(nncodec: Path | None = None) -> list[Tool]:
+    """Other tools, used as their manuals say; those that are not installed fail when they are run.
+
+    Parameters
+    ----------
+    nncodec : Path, optional
+        The Python of an environment that has that package.
+    """
+    found = (
+        []
+        if nncodec is None
+        else [Tool("nncodec", f"qp {qp}", partial(_nncodec, nncodec, qp)) for qp in NNCODEC_QPS]
+    )
     return [
+        *found,
         Tool("torchao", "int8, per row", partial(_torchao, 8, 0)),
         Tool("torchao", "int4, groups of 32", partial(_torchao, 4, 32)),
         Tool("GGUF", "Q8_0", partial(_gguf, "Q8_0")),
@@ -147,6 +164,20 @@ def _gguf(kind: str, folder: Path) -> Made:
     writer.write_tensors_to_file()
     writer.close()
     return Made(path.stat().st_size, time.perf_counter() - started, back)
+
+
+def _nncodec(python: Path, qp: int, folder: Path) -> Made:
+    from safetensors.torch import load_file
+
+    source, bitstream, back = models.reference(), folder / "model.nnc", folder / "nncodec.safetensors"
+    assert source is not None  # the original was read from it
+    worker = Path(__file__).with_name("nncodec_worker.py")
+    command = [os.fspath(item) for item in (python, worker, source, str(qp), bitstream, back)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"nncodec failed: {done.stderr.strip()[-500:]}")
+    seconds = float(done.stdout.rpartition("seconds ")[2])
+    return Made(bitstream.stat().st_size, seconds, load_file(back))
 
 
 def _floats() -> Tensors:
