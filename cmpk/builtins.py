@@ -20,6 +20,7 @@ from cmpk.encodings import (
     FloatSplit,
     GapIndex,
     Narrow,
+    Product,
     RowGroups,
 )
 from cmpk.hookspecs import hookimpl
@@ -41,7 +42,18 @@ def cmpk_codecs() -> Sequence[Codec]:
 @hookimpl
 def cmpk_encodings() -> Sequence[Encoding]:
     """The encodings of the specification."""
-    return (Alias(), FloatSplit(), Narrow(), RowGroups(), Codebook(), Affine(), Cast(), Bitmask(), GapIndex())
+    return (
+        Alias(),
+        FloatSplit(),
+        Narrow(),
+        RowGroups(),
+        Codebook(),
+        Affine(),
+        Cast(),
+        Bitmask(),
+        GapIndex(),
+        Product(),
+    )
 
 
 @hookimpl

@@ -1136,13 +1136,46 @@ def decode_cast(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
     which = np.array([slice_of(i) for i in range(spec.n)], np.int64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         product = numbers[parts["values"]] * scale[which]
-    is_nan = np.isnan(product)
-    element = to_dtype(np.where(is_nan, np.float32(0), product), spec).reshape(
+    return with_nan(product, spec)
+
+
+def with_nan(values: NDArray[np.float32], spec: Spec) -> U8:
+    """Round numbers of which some are NaN, all of which become the same."""
+    is_nan = np.isnan(values)
+    element = to_dtype(np.where(is_nan, np.float32(0), values), spec).reshape(
         spec.n, DTYPES[spec.dtype].nbits // 8
     )
     quiet = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000, "F64": 0x7FF8 << 48}[spec.dtype]
     element[is_nan] = np.frombuffer(quiet.to_bytes(element.shape[1], "little"), np.uint8)
     return element.reshape(-1)
+
+
+# encodings/product.md
+
+
+def product_parts(params: dict[str, Any], spec: Spec) -> dict[str, Spec]:
+    """The tables of the page."""
+    need(spec.dtype in ("F16", "BF16", "F32", "F64"), f"product: not for {spec.dtype}")
+    dtype, r = check_params(params, dtype=str, rank=int)
+    need(dtype in ("F32", "F16", "BF16"), "product: dtype is none of those allowed")
+    need(1 <= r <= 4096, "product: rank is out of range")
+    need(len(spec.shape) >= 2, "product: a tensor of less than two dimensions")
+    left = Spec(dtype, (spec.shape[0], r))
+    right = Spec(dtype, (r, math.prod(spec.shape[1:])))
+    need(max(left.nbytes, right.nbytes) <= MAX_TENSOR_NBYTES, "product: a matrix is too large")
+    return {"left": left, "right": right}
+
+
+def decode_product(params: dict[str, Any], spec: Spec, parts: dict[str, U8]) -> U8:
+    """Decoding."""
+    r = params["rank"]
+    left = to_float32(parts["left"], params["dtype"]).reshape(spec.shape[0], r)
+    right = to_float32(parts["right"], params["dtype"]).reshape(r, math.prod(spec.shape[1:]))
+    s = np.zeros((left.shape[0], right.shape[1]), np.float32)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for k in range(r):
+            s = s + left[:, k, None] * right[None, k]
+    return with_nan(s.reshape(-1), spec)
 
 
 class Encoding(NamedTuple):
@@ -1160,6 +1193,7 @@ ENCODINGS = {
     "affine": Encoding(affine_parts, decode_affine),
     "bitmask": Encoding(bitmask_parts, decode_bitmask),
     "gap_index": Encoding(gap_index_parts, decode_gap_index),
+    "product": Encoding(product_parts, decode_product),
     "cast": Encoding(cast_parts, decode_cast),
 }
 

@@ -24,7 +24,7 @@ from cmpk import kernels
 from cmpk.archive import Archive, leaves_of
 from cmpk.codecs import Bitpack, Codec, Huffman, Rans, Zstd
 from cmpk.dtypes import TensorSpec
-from cmpk.encodings import Affine, Bitmask, Cast, Codebook, FloatSplit, GapIndex, Narrow, RowGroups
+from cmpk.encodings import Affine, Bitmask, Cast, Codebook, FloatSplit, GapIndex, Narrow, Product, RowGroups
 from cmpk.encodings.base import Leaf
 from cmpk.errors import CmpkError, FormatError
 from cmpk.registry import builtin_registry
@@ -129,6 +129,13 @@ def encoded_tensors() -> Iterator[Node]:
     cast = Cast().encode(ones, "F8_E4M3", TensorSpec("BF16", (4, 6)), np.ones(4, np.float32), axis=0)
     found = np.array([0x3F80, 0xC000, 0x3F00, 0x0000] * 6, "<u2")
     yield tensor("cast", "BF16", [4, 6], branch_of("cast", cast, Bitpack()), found.tobytes())
+
+    left, right = np.arange(-4, 6, dtype=np.float16), np.arange(-3, 3, dtype=np.float16)
+    matrices = Product().encode(
+        left.view(np.uint8), right.view(np.uint8), TensorSpec("F32", (5, 3)), 2, "F16"
+    )
+    whole = (left.reshape(5, 2) @ right.reshape(2, 3)).astype(np.float32)
+    yield tensor("product", "F32", [5, 3], branch_of("product", matrices), whole.tobytes())
 
     rows = octets.reshape(12, 32).copy()
     rows[::3] = rng.integers(0, 256, (4, 32), np.uint8)
@@ -321,8 +328,8 @@ HOSTILE = st.one_of(
         [0, 1, -1, 2, 7, 8, 255, 256, 257, 65535, 65536, 1 << 31, 1 << 32, 1 << 47, 1 << 48, (1 << 48) + 1,
          (1 << 63) - 1, -(1 << 63), 1 << 63, 10**30, "", "raw", "zstd", "huffman", "rans", "bitpack", "alias",
          "float_split", "narrow", "codebook", "row_groups", "plain", "unknown", "F4", "F16", "F64", "U8",
-         "affine", "bitmask", "cast", "gap_index", "0" * 16, "0" * 64, "é", "\0", "..", None, True, 0.5, [],
-         [0], [1 << 48], [1] * 70, {}, {"a": 1}]
+         "affine", "bitmask", "cast", "gap_index", "product", "0" * 16, "0" * 64, "é", "\0", "..", None, True,
+         0.5, [], [0], [1 << 48], [1] * 70, {}, {"a": 1}]
     ),
     st.integers(-1000, 1000),
 )  # fmt: skip

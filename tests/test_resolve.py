@@ -71,7 +71,8 @@ def test_an_unknown_codec_may_not_expand_without_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["float_split", "narrow", "codebook", "row_groups", "affine", "cast", "bitmask", "gap_index"]
+    "encoding",
+    ["float_split", "narrow", "codebook", "row_groups", "affine", "cast", "bitmask", "gap_index", "product"],
 )
 def test_encodings_have_exactly_their_parts(encoding: str) -> None:
     for parts in ({}, {"unknown": leaf(b"")}):

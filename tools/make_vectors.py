@@ -19,6 +19,7 @@ from tools.vectors import (
     invalid_container,
     invalid_encodings,
     invalid_manifest,
+    invalid_products,
     invalid_scales,
     invalid_sparse,
 )
@@ -34,6 +35,7 @@ from tools.vectors.valid_encodings import (
     nested,
     row_groups_page,
 )
+from tools.vectors.valid_products import product_page
 from tools.vectors.valid_scales import affine_page, cast_page
 from tools.vectors.valid_sparse import bitmask_page, gap_index_page
 
@@ -62,6 +64,7 @@ def valid_vectors() -> list[Valid]:
         *gap_index_page(),
         *cast_page(),
         *codebooks_of_vectors_page(),
+        *product_page(),
     ]
 
 
@@ -102,6 +105,7 @@ def invalid_vectors() -> list[Invalid]:
         invalid_scales.casts,
         invalid_codebooks.codebooks_of_vectors,
         invalid_codebooks.codebooks_of_vectors_parts,
+        invalid_products.products,
     ]
     return [vector for page in pages for vector in page()]
 

@@ -9,6 +9,7 @@ from cmpk.encodings.codebook import Codebook
 from cmpk.encodings.float_split import FloatSplit
 from cmpk.encodings.gap_index import GapIndex
 from cmpk.encodings.narrow import Narrow
+from cmpk.encodings.product import Product
 from cmpk.encodings.row_groups import RowGroups
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Leaf",
     "Narrow",
     "Part",
+    "Product",
     "RowGroups",
     "Stored",
 ]

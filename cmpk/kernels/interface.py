@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLOAT_LAYOUTS",
     "FUSED_CODECS",
+    "PRODUCT_DTYPES",
     "U8",
     "Buffer",
     "CodeJob",
@@ -43,6 +44,9 @@ FLOAT_LAYOUTS: dict[str, tuple[int, int]] = {
     "F64": (11, 52),
 }
 """Exponent and mantissa bits of the types that ``float_split`` takes (spec/encodings/float_split.md)."""
+
+PRODUCT_DTYPES: Final = ("F16", "BF16", "F32", "F64")
+"""What `KernelBackend.matrix_product` makes (spec/encodings/product.md)."""
 
 FUSED_CODECS: Final = ("raw", "bitpack", "huffman", "rans")
 """What `KernelBackend.decode_floats` decodes on the way."""
@@ -245,6 +249,15 @@ class KernelBackend(Protocol):
 
     def bitpack_decode(self, stream: Buffer, n: int, start: int, out: U8) -> None:
         """Decode symbols ``start .. start + len(out) - 1`` of ``n`` into ``out``."""
+
+    def matrix_product(
+        self, left: Buffer, right: Buffer, rank: int, dtype: str, out: U8, threads: int = 1
+    ) -> None:
+        """Rows of ``left`` times columns of ``right``, as spec/encodings/product.md says.
+
+        Both are float32, shapes (rows, rank) and (rank, columns); ``out`` gets rows * columns elements
+        of ``dtype``, one of `PRODUCT_DTYPES`.
+        """
 
     def codebook_expand(
         self,

@@ -16,7 +16,7 @@ PUBLIC = {
     "cmpk.dtypes": "DTYPES DType TensorSpec dtype_of from_torch to_torch",
     "cmpk.encodings": """
         Affine Alias Bitmask Branch Cast Codebook Decoder Encoded Encoding FloatSplit GapIndex Leaf Narrow
-        Part RowGroups Stored
+        Part Product RowGroups Stored
     """,
     "cmpk.errors": """
         CmpkError CorruptStreamError DestinationError DeviceError FormatError PassError PluginError
@@ -32,7 +32,8 @@ PUBLIC = {
     """,
     "cmpk.kernels": "BUILT_IN active active_name built_in register requested",
     "cmpk.kernels.interface": """
-        Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend LookupJob Source U8
+        Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend LookupJob PRODUCT_DTYPES
+        Source U8
     """,
     "cmpk.nn": "CompressedEmbedding CompressedLayer RESIDENT close load",
     "cmpk.numpy": "load load_file read_array save save_file",

@@ -20,19 +20,31 @@ from cmpk.encodings import (
     GapIndex,
     Narrow,
     Part,
+    Product,
     RowGroups,
 )
 from cmpk.encodings.cast import NARROW
 from cmpk.encodings.narrow import NARROWER
+from cmpk.encodings.product import FACTOR_DTYPES
 from cmpk.encodings.scales import SCALE_DTYPES
-from cmpk.kernels.interface import FLOAT_LAYOUTS
+from cmpk.kernels.interface import FLOAT_LAYOUTS, PRODUCT_DTYPES
 from cmpk.registry import builtin_registry
 from cmpk.testing import check_encoding, tensor_parts
 
 
 def test_every_encoding_of_cmpk_is_checked_here() -> None:
     # An alias has no bytes of its own; its rules are those of the archive.
-    checked = {"affine", "bitmask", "cast", "codebook", "float_split", "gap_index", "narrow", "row_groups"}
+    checked = {
+        "affine",
+        "bitmask",
+        "cast",
+        "codebook",
+        "float_split",
+        "gap_index",
+        "narrow",
+        "product",
+        "row_groups",
+    }
     assert set(builtin_registry().encodings) == {"alias"} | checked
 
 
@@ -162,3 +174,22 @@ def test_gap_index_conforms(max_gap: int) -> None:
         return GapIndex().encode(part.data, part.spec, part.spec.numel % 3, max_gap)
 
     check_encoding(GapIndex(), encode)
+
+
+@pytest.mark.parametrize("dtype", FACTOR_DTYPES)
+def test_product_conforms(dtype: str) -> None:
+    """Matrices of any bits, whatever the tensor."""
+
+    def encode(part: Part) -> Encoded | None:
+        spec = part.spec
+        if len(spec.shape) < 2:
+            return None
+        rank = 1 + spec.numel % 5
+        rng = np.random.default_rng(spec.nbytes)
+        left, right = (
+            rng.integers(0, 256, n * rank * DTYPES[dtype].nbytes, np.uint8)
+            for n in (spec.shape[0], math.prod(spec.shape[1:]))
+        )
+        return Product().encode(left, right, spec, rank, dtype)
+
+    check_encoding(Product(), encode, parts=tensor_parts(dtypes=PRODUCT_DTYPES), lossless=False)

@@ -65,6 +65,12 @@ def ignores_where_the_mask_starts(mask, start, values, fill, out, threads=1):
     reference.bitmask_expand(mask, start // 8 * 8, values, fill, out)
 
 
+def sums_from_the_other_end(left, right, rank, dtype, out, threads=1):
+    tall, wide = left.view("<f4").reshape(-1, rank)[:, ::-1], right.view("<f4").reshape(rank, -1)[::-1]
+    left, right = (np.ascontiguousarray(matrix).reshape(-1) for matrix in (tall, wide))
+    reference.matrix_product(left, right, rank, dtype, out)
+
+
 def takes_too_many_values(gaps, max_gap, n, start, values, fill, out):
     n_values = np.count_nonzero(np.asarray(gaps) != max_gap)
     reference.gaps_expand(gaps, max_gap, n, start, values[: n_values * len(fill)], fill, out)
@@ -88,6 +94,7 @@ def spoils_rows(jobs, threads=1):
         ({"widen": quiets_nans}, "widen gives"),
         ({"bitmask_expand": ignores_where_the_mask_starts}, "bitmask_expand of"),
         ({"codebook_expand": forgets_that_groups_have_codebooks}, "codebook_expand: decodes to other bytes"),
+        ({"matrix_product": sums_from_the_other_end}, "matrix_product of .* other bytes"),
         ({"gaps_expand": takes_too_many_values}, "gaps_expand of .* reference gives CorruptStreamError"),
         ({"decode_floats": spoils_rows}, "decode_floats of .* other bytes"),
         ({"rans_encode": None, "narrow": None}, "lacks the operations rans_encode, narrow"),

@@ -12,6 +12,7 @@
 #include "float_jobs.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
+#include "product.hpp"
 #include "python_buffers.hpp"
 #include "rans.hpp"
 #include "row_costs.hpp"
@@ -285,6 +286,44 @@ Array<std::uint8_t> py_widen(nb::handle data, std::string_view narrower, std::st
   return out.release({out.size()});
 }
 
+std::uint64_t element_count(std::size_t nbytes, const Bytes& fill) {
+  if (fill.size != 1 && fill.size != 2 && fill.size != 4 && fill.size != 8) {
+    throw std::invalid_argument("elements have 1, 2, 4 or 8 bytes, not " + std::to_string(fill.size));
+  }
+  if (nbytes % fill.size) {
+    throw std::invalid_argument(std::to_string(nbytes) + " bytes are no whole number of elements of " +
+                                std::to_string(fill.size));
+  }
+  return nbytes / fill.size;
+}
+
+void py_matrix_product(nb::handle left, nb::handle right, std::int64_t rank, std::string_view dtype, nb::handle out,
+                       int threads) {
+  const InputBuffer left_input(left);
+  const InputBuffer right_input(right);
+  const OutputBuffer output(out);
+  if (dtype != "F16" && dtype != "BF16" && dtype != "F32" && dtype != "F64") {
+    throw std::invalid_argument(std::string(dtype) + " is not one of F16, BF16, F32, F64");
+  }
+  const FloatFormat& format = float_format(dtype);
+  const std::uint64_t line = 4 * static_cast<std::uint64_t>(rank);
+  if (rank < 1 || rank > std::int64_t{1} << 60 || left_input.bytes().size % line || right_input.bytes().size % line) {
+    throw std::invalid_argument("the matrices have no whole number of rows and columns for a rank of " +
+                                std::to_string(rank));
+  }
+  const std::uint64_t rows = left_input.bytes().size / line, columns = right_input.bytes().size / line;
+  const std::uint64_t n = element_count(output.size(), {nullptr, format.nbytes()});
+  if (columns ? n % columns || n / columns != rows : n != 0) {
+    throw std::invalid_argument("the output is not for " + std::to_string(rows) + " rows of " +
+                                std::to_string(columns));
+  }
+  if (!n) return;
+  nb::gil_scoped_release release;
+  advise_huge_pages(output.data(), output.size());
+  matrix_product(left_input.bytes(), right_input.bytes(), static_cast<std::size_t>(rank), format, output.data(),
+                 thread_count(threads));
+}
+
 void py_codebook_expand(nb::handle codes, int code_nbytes, std::int64_t first, nb::handle centroids, std::int64_t size,
                         std::int64_t run, nb::handle out, int threads) {
   const InputBuffer code_input(codes);
@@ -312,17 +351,6 @@ void py_codebook_expand(nb::handle codes, int code_nbytes, std::int64_t first, n
   codebook_expand({code_input.bytes(), static_cast<unsigned>(code_nbytes), static_cast<std::uint64_t>(first),
                    static_cast<std::uint64_t>(run), centroid_input.bytes(), static_cast<std::uint64_t>(size), unit},
                   output.data(), thread_count(threads));
-}
-
-std::uint64_t element_count(std::size_t nbytes, const Bytes& fill) {
-  if (fill.size != 1 && fill.size != 2 && fill.size != 4 && fill.size != 8) {
-    throw std::invalid_argument("elements have 1, 2, 4 or 8 bytes, not " + std::to_string(fill.size));
-  }
-  if (nbytes % fill.size) {
-    throw std::invalid_argument(std::to_string(nbytes) + " bytes are no whole number of elements of " +
-                                std::to_string(fill.size));
-  }
-  return nbytes / fill.size;
 }
 
 void py_bitmask_expand(nb::handle mask, std::int64_t start, nb::handle values, nb::handle fill, nb::handle out,
@@ -392,6 +420,7 @@ NB_MODULE(_native, m) {
   m.def("rans_decode", &py_rans_decode, "stream"_a, "n"_a, "start"_a, "out"_a, "threads"_a = 1);
   m.def("bitpack_encode", &py_bitpack_encode, "data"_a, "width"_a);
   m.def("bitpack_decode", &py_bitpack_decode, "stream"_a, "n"_a, "start"_a, "out"_a);
+  m.def("matrix_product", &py_matrix_product, "left"_a, "right"_a, "rank"_a, "dtype"_a, "out"_a, "threads"_a = 1);
   m.def("codebook_expand", &py_codebook_expand, "codes"_a, "code_nbytes"_a, "first"_a, "centroids"_a, "size"_a,
         "run"_a, "out"_a, "threads"_a = 1);
   m.def("bitmask_expand", &py_bitmask_expand, "mask"_a, "start"_a, "values"_a, "fill"_a, "out"_a, "threads"_a = 1);

@@ -11,6 +11,7 @@ from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
 from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
 from cmpk.kernels.reference.jobs import decode_floats
 from cmpk.kernels.reference.narrow import narrow, narrows_to, widen
+from cmpk.kernels.reference.product import matrix_product
 from cmpk.kernels.reference.rans import rans_decode, rans_encode
 from cmpk.kernels.reference.row_costs import row_costs
 from cmpk.kernels.reference.sparse import bitmask_expand, gaps_expand
@@ -28,6 +29,7 @@ __all__ = [
     "huffman_check",
     "huffman_decode",
     "huffman_encode",
+    "matrix_product",
     "narrow",
     "narrows_to",
     "rans_decode",
