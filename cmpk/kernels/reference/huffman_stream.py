@@ -18,6 +18,7 @@ __all__ = [
     "SYNC_SYMBOLS",
     "HuffmanStream",
     "canonical_codes",
+    "check_lengths",
     "pack_bits",
     "parse_stream",
     "sync_line",
@@ -70,6 +71,15 @@ class HuffmanStream:
         if np.count_nonzero(self.lengths) == 1 and coded.any():
             raise CorruptStreamError("codec 'huffman': a stream of one symbol has bits that are not zero")
 
+    def sync_deviations(self, first: int, stop: int) -> NDArray[np.int64]:
+        """The number d of each sync point of the chunks ``first .. stop - 1``; none where w is 0."""
+        begin, end = first << self.chunk_log2, min(stop << self.chunk_log2, self.n)
+        n_points = -(-(end - begin) // SYNC_SYMBOLS) - (stop - first)
+        at = first * ((1 << (self.chunk_log2 - 10)) - 1) * self.sync_width
+        bits = at % 8 + np.arange(n_points if self.sync_width else 0, dtype=np.int64) * self.sync_width
+        octets = self.sync_points[at // 8 : (at + n_points * self.sync_width + 7) // 8]
+        return _read_bits(octets, bits, self.sync_width)
+
     def lane_bits(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the sync intervals ``first .. stop - 1`` begin and end, in bits of the stream."""
         lane = np.arange(first, stop + 1, dtype=np.int64)
@@ -81,7 +91,7 @@ class HuffmanStream:
             # Chunks before this one have 2**(chunk_log2 - 10) - 1 points each.
             g = lane - chunk - 1
             inner = (j > 0) & (lane * SYNC_SYMBOLS < self.n)
-            deviation = _read_bits(self.sync_points, np.where(inner, g, 0), self.sync_width)
+            deviation = _read_bits(self.sync_points, np.where(inner, g, 0) * self.sync_width, self.sync_width)
             position = np.where(inner, position + deviation - (1 << (self.sync_width - 1)), position)
         position = np.where(lane * SYNC_SYMBOLS >= self.n, total, position)
         if ((position < 0) | (position > total)).any():
@@ -138,7 +148,8 @@ def parse_stream(octets: U8, n: int) -> HuffmanStream:
     sync_points = octets[points_at:chunks_at]
     if width * n_points % 8 and sync_points[-1] >> (width * n_points % 8):
         raise CorruptStreamError("codec 'huffman': the unused bits after the sync points are not zero")
-    offsets = chunks_at + np.concatenate([[0], np.cumsum((totals + 7) // 8)])
+    offsets = np.full(n_chunks + 1, chunks_at, np.int64)
+    offsets[1:] += np.cumsum((totals + 7) // 8)
     if offsets[-1] != octets.size:
         raise CorruptStreamError(
             f"codec 'huffman': the chunks end at byte {offsets[-1]}, the stream has {octets.size}"
@@ -168,21 +179,36 @@ def canonical_codes(lengths: U8) -> NDArray[np.uint16]:
     ----------
     Schwartz and Kallick, "Generating a canonical prefix encoding", 1964.
     """
-    used = [s for s in range(256) if lengths[s]]
-    if any(lengths[s] > MAX_CODE_LENGTH for s in used):
+    check_lengths(lengths)
+    order = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+    widths = 1 << (MAX_CODE_LENGTH - lengths[order].astype(np.int64))
+    left_aligned = (np.cumsum(widths) - widths).astype(">u2") << (16 - MAX_CODE_LENGTH)
+    bits = np.unpackbits(left_aligned.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
+    codes = np.zeros(256, np.uint16)
+    codes[order] = np.packbits(bits, axis=1, bitorder="little").view("<u2")[:, 0]
+    return codes
+
+
+def check_lengths(lengths: U8) -> None:
+    """Check that code lengths, shape (256,), are those of a complete code.
+
+    Raises
+    ------
+    CorruptStreamError
+        If a length exceeds `MAX_CODE_LENGTH` or the lengths break Kraft's equality.
+    """
+    counts = np.bincount(lengths, minlength=256).tolist()
+    if any(counts[MAX_CODE_LENGTH + 1 :]):
         raise CorruptStreamError(f"codec 'huffman': a code length exceeds {MAX_CODE_LENGTH}")
-    space = sum(1 << (MAX_CODE_LENGTH - int(lengths[s])) for s in used)
-    full = 1 << (MAX_CODE_LENGTH - 1 if len(used) == 1 else MAX_CODE_LENGTH)
+    n_used = sum(counts[1 : MAX_CODE_LENGTH + 1])
+    space = sum(
+        count << (MAX_CODE_LENGTH - n) for n, count in enumerate(counts[1 : MAX_CODE_LENGTH + 1], start=1)
+    )
+    full = 1 << (MAX_CODE_LENGTH - 1 if n_used == 1 else MAX_CODE_LENGTH)
     if space != full:
         raise CorruptStreamError(
             f"codec 'huffman': lengths fill {space} of {full} codes; the length table is damaged"
         )
-    codes = np.zeros(256, np.uint16)
-    code = 0  # left-aligned in 12 bits
-    for s in sorted(used, key=lambda s: (lengths[s], s)):
-        codes[s] = int(f"{code:0{MAX_CODE_LENGTH}b}"[::-1], 2)
-        code += 1 << (MAX_CODE_LENGTH - int(lengths[s]))
-    return codes
 
 
 def sync_line(n_symbols: int, total: int) -> NDArray[np.int64]:
@@ -200,10 +226,9 @@ def pack_bits(values: NDArray[np.int64], nbits: NDArray[np.int64]) -> U8:
     return np.packbits((value >> bit & 1).astype(np.uint8), bitorder="little")
 
 
-def _read_bits(octets: U8, index: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Entry ``index`` of numbers of ``width`` bits each, at most 25."""
+def _read_bits(octets: U8, bit: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """The numbers of ``width`` bits each, at most 25, that begin at certain bits."""
     padded = np.concatenate([octets, np.zeros(4, np.uint8)]).astype(np.int64)
-    bit = index * width
     byte = bit >> 3
     word = padded[byte] | padded[byte + 1] << 8 | padded[byte + 2] << 16 | padded[byte + 3] << 24
     numbers: NDArray[np.int64] = (word >> (bit & 7)) & ((1 << width) - 1)
@@ -212,7 +237,8 @@ def _read_bits(octets: U8, index: NDArray[np.int64], width: int) -> NDArray[np.i
 
 def _read_lengths(nibbles: U8, first: int, last: int) -> U8:
     """The code lengths of section 2, checked."""
-    both = np.stack([nibbles & 15, nibbles >> 4], axis=1).reshape(-1)
+    both = np.empty(2 * nibbles.size, np.uint8)
+    both[0::2], both[1::2] = nibbles & 15, nibbles >> 4
     k = last - first + 1
     if both[k:].any():
         raise CorruptStreamError("codec 'huffman': the unused half of the last byte of lengths is not zero")
@@ -220,5 +246,5 @@ def _read_lengths(nibbles: U8, first: int, last: int) -> U8:
     lengths[first : last + 1] = both[:k]
     if not lengths[first] or not lengths[last]:
         raise CorruptStreamError(f"codec 'huffman': symbol first {first} or last {last} has no code")
-    canonical_codes(lengths)
+    check_lengths(lengths)
     return lengths
