@@ -14,6 +14,7 @@ import blake3
 from cmpk.codecs.base import Codec
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate, known_spec
+from cmpk.encodings.jobs import DeviceJob, jobs_of
 from cmpk.errors import CmpkError, CorruptStreamError, PluginError, SourceError, blame
 from cmpk.format import ContainerReader, FileEntry, Manifest, TensorEntry
 from cmpk.kernels.interface import U8
@@ -207,6 +208,22 @@ class Archive:
         self._flush(decoder, name)
         return out
 
+    def jobs(self, name: str, threads: int = 1) -> list[DeviceJob]:
+        """What putting a whole tensor together comes to, for kernels of a device.
+
+        Raises
+        ------
+        CorruptStreamError
+            If something that had to be read for this is damaged.
+        UnknownIdError
+            If a codec or encoding is not installed.
+        """
+        root = self._installed_root(name)
+        try:
+            return jobs_of(root, Decoder(self._read_stream, threads))
+        except CmpkError as error:
+            raise type(error)(f"tensor {name!r}: {error}") from error
+
     def view(self, name: str) -> U8 | None:
         """The bytes of a tensor right in the mapped file, read-only; None unless they are stored raw."""
         import numpy as np
@@ -362,15 +379,20 @@ class Archive:
             raise CorruptStreamError(f"tensor {name!r}: {error}") from error
 
     def _decode_into(self, decoder: Decoder, name: str, start: int, stop: int, out: U8) -> None:
+        root = self._installed_root(name)
+        try:
+            decoder.decode_into(root, start, stop, out)
+        except CmpkError as error:
+            raise type(error)(f"tensor {name!r}: {error}") from error
+
+    def _installed_root(self, name: str) -> Stored:
+        """The tree that holds a tensor's bytes, all of whose codecs and encodings are there."""
         target = self.target_of(name)
         root = self._roots[target]
         if target not in self._installed:
             require_installed(root, f"tensor {name!r}", self.manifest.providers)
             self._installed.add(target)
-        try:
-            decoder.decode_into(root, start, stop, out)
-        except CmpkError as error:
-            raise type(error)(f"tensor {name!r}: {error}") from error
+        return root
 
 
 def leaves_of(stored: Stored) -> Iterator[Leaf]:

@@ -75,7 +75,7 @@ class RowGroups(Encoding):
         if start == stop:
             if not row_elements:
                 # Rows without elements have groups all the same, and parts that hold nothing.
-                for index in range(len(self._rows_of_groups(stored, decoder))):
+                for index in range(len(self.rows_of_groups(stored, decoder))):
                     decoder.decode(stored.parts[str(index)])
             return
         first, last = start // row_elements, -(-stop // row_elements)
@@ -83,7 +83,7 @@ class RowGroups(Encoding):
             whole = decoder.decode(stored, first * row_elements, last * row_elements)
             out[:] = whole[byte_range(spec, start - first * row_elements, stop - first * row_elements)]
             return
-        for index, rows in enumerate(self._rows_of_groups(stored, decoder)):
+        for index, rows in enumerate(self.rows_of_groups(stored, decoder)):
             low, high, wanted = 0, len(rows), rows
             if last - first < spec.shape[0]:
                 low, high = np.searchsorted(rows, (first, last)).tolist()
@@ -91,7 +91,14 @@ class RowGroups(Encoding):
             if low < high:
                 self._scatter(stored.parts[str(index)], low, high, wanted, row_elements, out, decoder)
 
-    def _rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.uint32]]:
+    def rows_of_groups(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.uint32]]:
+        """The rows of each group, ascending.
+
+        Raises
+        ------
+        CorruptStreamError
+            If the groups are not those that the parameters promise.
+        """
         import numpy as np
 
         sizes = stored.node.params["rows"]
