@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 
 from cmpk import kernels
+from cmpk.device import about as about_cuda
 from cmpk.indexing import default_threads
 from cmpk.registry import install_kernels
 from cmpk.version import __version__
@@ -29,6 +30,7 @@ def config() -> dict[str, str]:
         "threads": str(default_threads()),
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
     }
+    found["cuda"] = about_cuda()
     for package in ("numpy", "torch", "zstandard", "triton"):
         try:
             found[package] = metadata.version(package)

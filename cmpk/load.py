@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 
 from cmpk.archive import Archive
+from cmpk.device import device_errors, kernels_of
 from cmpk.dtypes import TensorSpec, to_torch
 from cmpk.errors import CmpkError, DeviceError
 from cmpk.indexing import Index, row_range
-from cmpk.kernels.interface import U8
 
 __all__ = ["checked_device", "load_tensor", "load_tensors", "to_device"]
 
@@ -38,19 +38,23 @@ def load_tensors(
         CorruptStreamError for damage, DeviceError for the device, SourceError for an unknown name.
     """
     target = checked_device(device)
-    tensors: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
-    outs: dict[str, U8] = {}
     names = list(names)
     for name in names:
         if archive.is_tied(name):
             tied[name] = archive.target_of(name)
-        holder = tied.get(name, name)
-        if holder not in tensors:
-            tensors[holder] = _empty(holder, archive.spec(holder))
-            outs[holder] = tensors[holder].view(-1).view(torch.uint8).numpy()
-    archive.read_into(outs, threads)
-    if target.type != "cpu":
+    holders = dict.fromkeys(tied.get(name, name) for name in names)
+    decodes_there = kernels_of(target) is not None
+    place = target if decodes_there else torch.device("cpu")
+    tensors = {name: _empty(name, archive.spec(name), place) for name in holders}
+    outs = {name: tensor.view(-1).view(torch.uint8) for name, tensor in tensors.items()}
+    if decodes_there:
+        from cmpk.device.loader import decode_onto
+
+        with device_errors(target):
+            decode_onto(archive, outs, threads)
+    else:
+        archive.read_into({name: out.numpy() for name, out in outs.items()}, threads)
         tensors = {name: to_device(tensor, target) for name, tensor in tensors.items()}
     return {name: tensors[tied.get(name, name)] for name in names}
 
@@ -78,7 +82,7 @@ def load_tensor(
     if len(data):
         rows = torch.from_numpy(data).view(to_torch(spec.dtype)).view(shape)
     else:  # an empty array has no strides that torch could view as another type
-        rows = _empty(name, TensorSpec(spec.dtype, shape))
+        rows = _empty(name, TensorSpec(spec.dtype, shape), torch.device("cpu"))
     # A clone where indexing leaves a part, so that the rest is not kept alive by it.
     part = rows[index]
     return to_device(part.clone() if part.numel() < rows.numel() else part, target)
@@ -119,10 +123,13 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         raise DeviceError(f"can't put a tensor of {tensor.nbytes} bytes on {device}: {error}") from error
 
 
-def _empty(name: str, spec: TensorSpec) -> torch.Tensor:
+def _empty(name: str, spec: TensorSpec, device: torch.device) -> torch.Tensor:
+    dtype = to_torch(spec.dtype)
     try:
-        return torch.empty(spec.shape, dtype=to_torch(spec.dtype))
+        return torch.empty(spec.shape, dtype=dtype, device=device)
     except RuntimeError as error:
+        if device.type != "cpu":
+            raise DeviceError(f"tensor {name!r}: {device} can't hold {spec.nbytes} bytes: {error}") from error
         raise CmpkError(
             f"tensor {name!r}: torch can't hold {list(spec.shape)} {spec.dtype}: {error}"
         ) from error

@@ -1,0 +1,60 @@
+"""Decoding on a device: compressed bytes go over the bus, kernels there put the tensors together."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cmpk.errors import CmpkError, DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["about", "device_errors", "kernels_of"]
+
+_KERNELS = "cmpk.kernels.triton"
+
+
+def kernels_of(device: torch.device) -> str | None:
+    """The kernels that decode on a device; None where tensors are decoded on the CPU and copied."""
+    return None if device.type != "cuda" or _reason() else _KERNELS.rpartition(".")[2]
+
+
+def about() -> str:
+    """How tensors get onto CUDA devices here, in a line."""
+    reason = _reason()
+    if reason:
+        return f"decoded on the CPU, then copied: {reason}"
+    return f"decoded on the device by Triton {importlib.import_module('triton').__version__} kernels"
+
+
+@contextlib.contextmanager
+def device_errors(device: torch.device) -> Iterator[None]:
+    """Turn whatever torch and Triton raise into a `DeviceError`."""
+    try:
+        yield
+    except CmpkError:
+        raise
+    except Exception as error:  # Triton's errors have no root of their own
+        raise DeviceError(
+            f"decoding on {device} failed: {error}; load onto 'cpu' and move the tensors"
+        ) from error
+
+
+@functools.cache
+def _reason() -> str:
+    """Why nothing is decoded on CUDA devices; empty if it is."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    try:
+        importlib.import_module("triton")
+    except ImportError:
+        return "Triton is not installed"
+    return ""
