@@ -45,10 +45,10 @@ class Shape(NamedTuple):
     n_blocks: int
 
 
-GPU: Final = Shape(lanes=32, warps=1, window_nbits=8, n_blocks=4)
+GPU: Final = Shape(lanes=32, warps=1, window_nbits=9, n_blocks=4)
 """One warp decodes its intervals alone, so that none waits for another warp's longest."""
 
-INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=8, n_blocks=4)
+INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=9, n_blocks=4)
 """Few steps of much: each costs the same, however wide."""
 
 

@@ -63,7 +63,9 @@ def test_loading_takes_no_more_than_the_model_and_the_ring(model: Path) -> None:
     found = cmpk.torch.load_file(model, device="cuda")
     peak = torch.cuda.max_memory_allocated() - before
     assert len(found) > 5
-    assert peak <= nbytes + N_SLOTS * SLOT_NBYTES + SCRATCH_NBYTES + (1 << 20)
+    # The allocator gives blocks that are up to a megabyte larger than what is asked for.
+    rounding = (len(found) + N_SLOTS + 2) << 20
+    assert peak <= nbytes + N_SLOTS * SLOT_NBYTES + SCRATCH_NBYTES + rounding
 
 
 def test_loading_on_a_stream_of_the_callers_own(model: Path) -> None:
