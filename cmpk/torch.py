@@ -131,6 +131,7 @@ def load_model(
     device: str | torch.device | int = ...,
     *,
     resident: str = ...,
+    activations: str = ...,
     jobs: int | None = ...,
 ) -> tuple[list[str], list[str]]: ...
 
@@ -143,6 +144,7 @@ def load_model(
     device: str | torch.device | int = ...,
     *,
     resident: str = ...,
+    activations: str = ...,
     jobs: int | None = ...,
 ) -> torch.nn.Module: ...
 
@@ -154,6 +156,7 @@ def load_model(
     device: str | torch.device | int = "cpu",
     *,
     resident: str = "dense",
+    activations: str = "float",
     jobs: int | None = None,
 ) -> torch.nn.Module | tuple[list[str], list[str]]:
     """Load a file into a module, or make one for it.
@@ -177,6 +180,9 @@ def load_model(
         the file has as codes and scales stay so. Either way a forward on the CPU gives the same bits as
         that of the dense model, and the tensors of a module that is given are replaced, not overwritten.
         See `cmpk.nn`.
+    activations : str
+        With ``quantized``, ``int8`` has linear layers round each token to 8 bits as well and multiply
+        integers, which is faster and not bit-identical; see `cmpk.nn.IntegerLinear`.
     jobs : int, optional
         Threads for loading; all cores by default.
 
@@ -193,11 +199,19 @@ def load_model(
         As from `load_file`.
     """
     threads = jobs or default_threads()
-    if isinstance(model, torch.nn.Module) and resident == "dense":
+    if isinstance(model, torch.nn.Module) and (resident, activations) == ("dense", "float"):
         return _overwrite(model, path, strict, device, threads)
     from cmpk.nn import load
 
-    loaded = load(model, path, strict=strict, device=_device(device), resident=resident, threads=threads)
+    loaded = load(
+        model,
+        path,
+        strict=strict,
+        device=_device(device),
+        resident=resident,
+        activations=activations,
+        threads=threads,
+    )
     if isinstance(model, torch.nn.Module):
         return loaded.missing, loaded.unexpected
     return loaded.model

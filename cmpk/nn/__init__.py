@@ -2,17 +2,21 @@
 
 `cmpk.torch.load_model` makes them, with ``resident="packed"`` (entropy coded, as in the file) or
 ``"quantized"`` (codes and scales). Their layers are of subclasses of what they were, and their forward is
-bit-identical to that of the dense model.
+bit-identical to that of the dense model; but for ``activations="int8"``, which trades bits for speed.
+
+``torch.compile`` works: weights are decoded between the graphs that it makes, so that there is a graph for
+each layer and ``fullgraph=True`` is refused by torch. As for any model, its fused operations round otherwise.
 """
 
 from __future__ import annotations
 
 import torch
 
+from cmpk.nn.integer import IntegerLinear
 from cmpk.nn.layers import CompressedEmbedding, CompressedLayer
 from cmpk.nn.loading import RESIDENT, load
 
-__all__ = ["RESIDENT", "CompressedEmbedding", "CompressedLayer", "close", "load"]
+__all__ = ["RESIDENT", "CompressedEmbedding", "CompressedLayer", "IntegerLinear", "close", "load"]
 
 
 def close(model: torch.nn.Module) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Compressed", "as_tensor", "with_raw_leaves"]
 
-_GAP_NBYTES: Final = 1 << 17
+_GAP_NBYTES: Final = 1 << 19
 """About what is decoded in the time that one more range takes; closer rows are decoded as one range."""
 
-_BLOCK_NBYTES: Final = 1 << 22
-"""Rows are gathered from blocks of this size, which stay in cache."""
+_BLOCK_NBYTES: Final = 1 << 23
+"""Rows are gathered from blocks of this size."""
 
 _Rows = tuple[int, int]
 """The first of some rows, and the one after the last."""
@@ -124,8 +124,8 @@ class Compressed(NamedTuple):
             raise type(error)(f"tensor {self.name!r}: {error}") from error
 
 
-def with_raw_leaves(compressed: Compressed, threads: int) -> Compressed:
-    """The same tree with its entropy coding undone: codes and scales in memory."""
+def with_raw_leaves(compressed: Compressed, threads: int, max_nbytes: int) -> Compressed:
+    """The same tree with the coding of its leaves undone, where they decode to so many bytes at most."""
     streams: dict[int, memoryview] = {}
     decoder = Decoder(lambda leaf: compressed.streams[leaf.offset], threads)
 
@@ -133,6 +133,9 @@ def with_raw_leaves(compressed: Compressed, threads: int) -> Compressed:
         if isinstance(stored, Branch):
             parts = {name: raw(part) for name, part in stored.parts.items()}
             return Branch(stored.node, stored.spec, stored.encoding, parts, stored.plugin)
+        if known_spec(stored).nbytes > max_nbytes:
+            streams[stored.offset] = compressed.streams[stored.offset]
+            return stored
         data = streams[stored.offset] = decoder.decode(stored).data
         return Leaf(Node(codec=Raw.id, nbytes=len(data)), stored.offset, stored.spec, Raw())
 

@@ -27,7 +27,13 @@ def is_supported(module: torch.nn.Module, attribute: str) -> bool:
     return isinstance(module, _WITH_WEIGHT) or type(module).__name__ == "Conv1D"
 
 
-def compress(module: torch.nn.Module, attribute: str, weights: Weights, name: str) -> None:
+def compress(
+    module: torch.nn.Module,
+    attribute: str,
+    weights: Weights | Any,
+    name: str,
+    base: type[CompressedLayer] | None = None,
+) -> None:
     """Have a layer read a parameter from compressed weights.
 
     The layer becomes one of a subclass, as with ``torch.nn.utils.parametrize``.
@@ -39,11 +45,15 @@ def compress(module: torch.nn.Module, attribute: str, weights: Weights, name: st
     attribute : str
         Of the parameter, which is removed.
     weights : Weights
+        Or whatever ``base`` takes.
     name : str
         Of the tensor among ``weights``.
+    base : type, optional
+        What the layer becomes, besides what it is.
     """
     names = {**getattr(module, "_compressed_names", {}), attribute: name}
-    base = CompressedEmbedding if type(module) is torch.nn.Embedding else CompressedLayer
+    if base is None:
+        base = CompressedEmbedding if type(module) is torch.nn.Embedding else CompressedLayer
     original = type(module)
     if issubclass(original, CompressedLayer):  # another parameter of it is compressed already
         original = original._original_class
@@ -57,12 +67,14 @@ def _subclass(
     original: type[torch.nn.Module], base: type[CompressedLayer], attributes: tuple[str, ...]
 ) -> type[torch.nn.Module]:
     members = {attribute: _decoded(attribute) for attribute in attributes}
-    return type(f"Compressed{original.__name__}", (base, original), {**members, "_original_class": original})
+    prefix = base.__name__.removesuffix("Layer").removesuffix("Embedding").removesuffix("Linear")
+    return type(f"{prefix}{original.__name__}", (base, original), {**members, "_original_class": original})
 
 
 def _decoded(attribute: str) -> property:
     def get(self: CompressedLayer) -> torch.Tensor:
-        return self._compressed_weights.get(self._compressed_names[attribute])
+        weight: torch.Tensor = self._compressed_weights.get(self._compressed_names[attribute])
+        return weight
 
     def replace(self: CompressedLayer, value: object) -> None:
         raise _irreplaceable(attribute)
@@ -85,7 +97,7 @@ class CompressedLayer(torch.nn.Module):
 
     _original_class: ClassVar[type[torch.nn.Module]]
     _compressed_names: dict[str, str]
-    _compressed_weights: Weights
+    _compressed_weights: Any
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As that of the layer, without gradients."""
@@ -157,4 +169,5 @@ class CompressedEmbedding(CompressedLayer):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Look rows up; see ``torch.nn.Embedding``."""
-        return self._compressed_weights.rows(self._compressed_names["weight"], input)
+        rows: torch.Tensor = self._compressed_weights.rows(self._compressed_names["weight"], input)
+        return rows

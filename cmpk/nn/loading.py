@@ -14,19 +14,27 @@ from cmpk.errors import DeviceError, SourceError
 from cmpk.load import checked_device, load_tensors
 from cmpk.nn.compressed import Compressed, with_raw_leaves
 from cmpk.nn.construction import Slot, assign, construct, parameter_slots
+from cmpk.nn.integer import IntegerLinear, IntegerWeight, IntegerWeights, integer_weight
 from cmpk.nn.layers import CompressedLayer, compress, is_supported
 from cmpk.nn.weights import Weights
 
-__all__ = ["RESIDENT", "Loaded", "load"]
+__all__ = ["ACTIVATIONS", "RESIDENT", "Loaded", "load"]
 
 RESIDENT: Final = ("dense", "quantized", "packed")
 """What weights may be in memory."""
+
+ACTIVATIONS: Final = ("float", "int8")
+"""What linear layers with codes may multiply them by."""
 
 _MIN_NBYTES: Final = 1 << 14
 """Smaller weights are kept dense: they save too little for what a call of the kernels takes."""
 
 _MAX_CODES: Final = 0.57
 """Codes are kept where they take at most this share of what they decode to."""
+
+
+_SMALL_PART: Final = 256
+"""A part that is this much smaller than its tensor, as a table of its rows, is decoded only once."""
 
 
 class Loaded(NamedTuple):
@@ -44,11 +52,17 @@ def load(
     strict: bool,
     device: str | torch.device,
     resident: str,
+    activations: str,
     threads: int,
 ) -> Loaded:
     """Load a file into a model whose tensors it replaces; see `cmpk.torch.load_model`."""
     if resident not in RESIDENT:
         raise SourceError(f"resident is {resident!r}; give one of {', '.join(map(repr, RESIDENT))}")
+    if activations not in ACTIVATIONS or (activations == "int8" and resident != "quantized"):
+        raise SourceError(
+            f"activations are {activations!r} and resident is {resident!r}; give 'float', or 'int8' "
+            "with resident='quantized'"
+        )
     target = checked_device(device)
     if resident != "dense" and target.type != "cpu":
         raise DeviceError(
@@ -63,8 +77,12 @@ def load(
             )
         slots = parameter_slots(model)
         stored = {} if resident == "dense" else _stored(archive, fit, slots, resident, threads)
+        integers = _integers(stored, fit, slots) if activations == "int8" else {}
+        trees = {name: found for name, found in stored.items() if name not in integers}
         if stored:
-            _compress(model, slots, fit, Weights(stored))
+            model.requires_grad_(False)
+            _compress(slots, fit, Weights(trees), None)
+            _compress(slots, fit, IntegerWeights(integers), IntegerLinear)
         dense = [name for name in fit.names if name in archive and fit.names[name] not in stored]
         assign(model, load_tensors(archive, dense, target, threads))
     if target.type != "cpu":
@@ -130,7 +148,9 @@ def _stored(
         if resident == "quantized" and _n_codes(root) > _MAX_CODES * archive.spec(holder).nbytes:
             continue
         compressed = Compressed(holder, root, archive.streams(holder))
-        stored[holder] = with_raw_leaves(compressed, threads) if resident == "quantized" else compressed
+        nbytes = archive.spec(holder).nbytes
+        max_nbytes = nbytes if resident == "quantized" else nbytes // _SMALL_PART
+        stored[holder] = with_raw_leaves(compressed, threads, max_nbytes)
     return stored
 
 
@@ -139,10 +159,31 @@ def _n_codes(root: Stored) -> int:
     return sum(0 if leaf.spec is None else leaf.spec.nbytes for leaf in leaves_of(root))
 
 
-def _compress(model: torch.nn.Module, slots: Mapping[str, Slot], fit: _Fit, weights: Weights) -> None:
-    model.requires_grad_(False)
+def _integers(
+    stored: Mapping[str, Compressed], fit: _Fit, slots: Mapping[str, Slot]
+) -> dict[str, IntegerWeight]:
+    """Those of the stored weights that only linear layers use, and whose codes they can multiply."""
+    others = {
+        holder
+        for name, holder in fit.names.items()
+        if name not in slots or type(slots[name][0]) is not torch.nn.Linear
+    }
+    found = {}
+    for name, compressed in stored.items():
+        weight = None if name in others else integer_weight(compressed)
+        if weight is not None:
+            found[name] = weight
+    return found
+
+
+def _compress(
+    slots: Mapping[str, Slot],
+    fit: _Fit,
+    weights: Weights | IntegerWeights,
+    base: type[CompressedLayer] | None,
+) -> None:
     done: set[Slot] = set()
     for name, slot in slots.items():
         if fit.names.get(name, "") in weights and slot not in done:
             done.add(slot)  # one layer may have several names
-            compress(*slot, weights, fit.names[name])
+            compress(*slot, weights, fit.names[name], base)

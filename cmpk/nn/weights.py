@@ -18,6 +18,7 @@ from cmpk.encodings.base import allocate
 from cmpk.errors import CmpkError
 from cmpk.kernels.interface import U8
 from cmpk.nn.compressed import Compressed, as_tensor
+from cmpk.nn.untraced import untraced
 
 __all__ = ["Scratch", "Weights"]
 
@@ -109,6 +110,7 @@ class Weights:
         except KeyError:
             raise CmpkError(f"tensor {name!r}: the model has been closed; load it again") from None
 
+    @untraced
     def get(self, name: str) -> torch.Tensor:
         """A weight, in shared memory that stays its own for as long as something refers to it.
 
@@ -174,6 +176,7 @@ class Weights:
         """The type of a weight."""
         return to_torch(self.stored(name).spec.dtype)
 
+    @untraced
     def rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """Some rows of a weight, in memory of their own; see `Compressed.rows`."""
         return self.stored(name).rows(index, torch.get_num_threads())

@@ -6,6 +6,8 @@ import copy
 import gc
 import io
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from cmpk.nn import CompressedLayer
 from cmpk.torch import load_model
 from tests.nn.models import CODES, RECIPES, Image, Text, inputs, packed, seeded
 
+ROOT = Path(__file__).parents[2]
 KINDS = [Text, Image]
 
 
@@ -254,3 +257,25 @@ def test_codes_take_less_memory_than_what_they_decode_to(tmp_path: Path) -> None
         weights = model.first._compressed_weights
         dense = sum(weights.stored(name).spec.nbytes for name in weights._stored)
         assert weights.nbytes <= 0.4 * dense
+
+
+COMPILE = """
+import sys, torch, cmpk.torch
+from tests.nn.models import Text, inputs
+path, resident, activations = sys.argv[1:]
+model = cmpk.torch.load_model(Text, path, resident=resident, activations=activations).eval()
+assert "torch._dynamo" not in sys.modules
+with torch.inference_mode():
+    expected = model(inputs(Text))
+    compiled = torch.compile(model, backend="eager")
+    assert all(torch.equal(compiled(inputs(Text)), expected) for _ in range(3))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("packed", "float"), ("quantized", "float"), ("quantized", "int8")])
+def test_compiled_models_decode_between_their_graphs(tmp_path: Path, options: tuple[str, str]) -> None:
+    path = packed(tmp_path, seeded(Text), "int8")
+    command = [sys.executable, "-c", COMPILE, str(path), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -35,7 +35,7 @@ PUBLIC = {
         Buffer CodeJob FLOAT_LAYOUTS FUSED_CODECS FloatJob Job KernelBackend LookupJob PRODUCT_DTYPES
         Source U8
     """,
-    "cmpk.nn": "CompressedEmbedding CompressedLayer RESIDENT close load",
+    "cmpk.nn": "CompressedEmbedding CompressedLayer IntegerLinear RESIDENT close load",
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """
         Binarize Cast FixedPoint NormalFloat Pass Planned Prune Quantize RoundInt Share Split SplitFloats

@@ -1,0 +1,135 @@
+"""Linear layers that multiply integers: near to dense ones, by a bound that is stated."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import cmpk
+import cmpk.nn
+from cmpk.dtypes import TensorSpec
+from cmpk.encodings import Affine
+from cmpk.errors import CmpkError, SourceError
+from cmpk.nn import IntegerLinear
+from cmpk.recipe import PassUse, Recipe, Rule
+from cmpk.torch import load_model
+from tests.builders import archive, branch_of, tensor
+from tests.nn.models import Image, Text, inputs, packed, seeded
+
+
+def layers(tmp_path: Path, model: nn.Linear, **options: Any) -> tuple[nn.Linear, nn.Linear]:
+    """A linear layer of 8-bit codes, dense and integer."""
+    rules = (Rule((PassUse("round_int", {"bits": 8, **options}),), min_rank=2),)
+    cmpk.torch.save_model(model, tmp_path / "m.cmpk", recipe=Recipe("codes", rules=rules))
+
+    def factory() -> nn.Linear:
+        return nn.Linear(model.in_features, model.out_features, model.bias is not None)
+
+    dense = load_model(factory, tmp_path / "m.cmpk")
+    integer = load_model(factory, tmp_path / "m.cmpk", resident="quantized", activations="int8")
+    return dense, integer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("per", ["row", "tensor"])
+@pytest.mark.parametrize("shape", [(1200, 300), (2, 3, 300), (300,), (0, 300)])
+def test_outputs_are_off_by_no_more_than_the_rounding_of_tokens(
+    tmp_path: Path, dtype: torch.dtype, bias: bool, per: str, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(1)
+    dense, integer = layers(tmp_path, nn.Linear(300, 200, bias).to(dtype), per=per)
+    assert isinstance(integer, IntegerLinear)
+    assert torch.equal(integer.weight, dense.weight)
+    x = (torch.randn(shape) * 3 + 1).to(dtype)
+    exact = copy.deepcopy(dense).double().requires_grad_(False)
+    found, expected = integer(x), exact(x.double())
+    assert (found.shape, found.dtype) == (expected.shape, dtype)
+    if not x.numel():
+        return
+    step = (x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True)).double() / 255
+    bound = step / 2 * exact.weight.abs().sum(1)
+    rounding = expected.abs() * 2 ** (-7 if dtype is torch.bfloat16 else -18)
+    assert ((found.double() - expected).abs() <= bound * 1.01 + rounding + 1e-4).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 1e30, 1e-40])
+def test_tokens_of_one_value_are_exact(tmp_path: Path, value: float) -> None:
+    dense, integer = layers(tmp_path, nn.Linear(300, 200, bias=False))
+    x = torch.full((3, 300), value)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            integer(x).double(), dense.double()(x.double()), rtol=1e-4, atol=value * 1e-4
+        )
+
+
+def test_zero_points_and_codes_of_any_offset_are_taken_into_account(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(0, 256, (200, 100), generator=generator, dtype=torch.int32)
+    encoded = Affine().encode(
+        codes.numpy(),
+        TensorSpec("F32", (200, 100)),
+        (torch.rand(200, generator=generator) + 0.1).numpy(),
+        torch.randint(0, 256, (200,), generator=generator, dtype=torch.int32).numpy(),
+        axis=0,
+    )
+    (tmp_path / "m.cmpk").write_bytes(
+        archive([tensor("weight", "F32", [200, 100], branch_of("affine", encoded))])
+    )
+    dense = load_model(lambda: nn.Linear(100, 200, bias=False), tmp_path / "m.cmpk")
+    integer = load_model(
+        lambda: nn.Linear(100, 200, bias=False), tmp_path / "m.cmpk", resident="quantized", activations="int8"
+    )
+    assert isinstance(integer, IntegerLinear)
+    assert torch.equal(integer.weight, dense.weight)
+    x = torch.randn(50, 100, generator=generator)
+    with torch.inference_mode():
+        expected = dense(x)
+        assert float((integer(x) - expected).norm() / expected.norm()) < 0.01
+
+
+def test_only_linear_layers_whose_codes_are_bytes_multiply_integers(tmp_path: Path) -> None:
+    model = load_model(
+        Text, packed(tmp_path, seeded(Text), "int8"), resident="quantized", activations="int8"
+    ).eval()
+    found = {name for name, module in model.named_modules() if isinstance(module, IntegerLinear)}
+    assert found == {"first", "second"}  # the head is the embedding, and attention reads its weights itself
+    with torch.inference_mode():
+        expected = load_model(Text, tmp_path / "int8.cmpk").eval()(inputs(Text))
+        assert float((model(inputs(Text)) - expected).norm() / expected.norm()) < 0.02
+    groups = load_model(
+        Text, packed(tmp_path, seeded(Text), "int4"), resident="quantized", activations="int8"
+    )
+    assert not any(isinstance(module, IntegerLinear) for module in groups.modules())
+
+
+def test_it_refuses_and_allows_what_other_compressed_layers_do(tmp_path: Path) -> None:
+    dense, integer = layers(tmp_path, nn.Linear(300, 200))
+    assert torch.equal(integer.state_dict()["weight"], dense.weight)
+    x = torch.randn(2, 300)
+    assert torch.equal(copy.deepcopy(integer)(x), integer(x))
+    with pytest.raises(CmpkError, match="no gradients flow through IntegerLinear"):
+        integer(x.clone().requires_grad_())
+    with pytest.raises(CmpkError, match="can't be pickled"):
+        pickle.dumps(integer)
+    with pytest.raises(CmpkError, match=r"stay torch\.float32"):
+        integer.half()
+    cmpk.nn.close(integer)
+    with pytest.raises(CmpkError, match="has been closed"):
+        integer(x)
+
+
+@pytest.mark.parametrize(
+    "options", [{"activations": "int4", "resident": "quantized"}, {"activations": "int8"}]
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, options: dict[str, str]) -> None:
+    path = packed(tmp_path, seeded(Image), "int8")
+    for model in (Image, Image()):
+        with pytest.raises(SourceError, match="give 'float', or 'int8' with resident='quantized'"):
+            load_model(model, path, **options)
