@@ -6,10 +6,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from cmpk.errors import SourceError
 
@@ -17,6 +18,9 @@ __all__ = ["Slot", "assign", "construct", "parameter_slots"]
 
 Slot = tuple[torch.nn.Module, str]
 """A module, and the name under which it keeps a parameter."""
+
+
+_WRITES: Final = ("copy_", "fill_", "mul_", "normal_", "uniform_", "zero_")
 
 
 def construct(factory: Callable[[], torch.nn.Module]) -> torch.nn.Module:
@@ -39,7 +43,7 @@ def construct(factory: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     SourceError
         If it gives something else.
     """
-    with _parameters_on_meta():
+    with _parameters_on_meta(), _NoInitialization():
         module = factory()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"the factory gave a {type(module).__name__!r}; it must give a torch.nn.Module")
@@ -69,6 +73,25 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out what would be written into parameters on the meta device.
+
+    It would do nothing but import half of torch, whose in-place operations on meta tensors are in Python.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Functions of torch.nn.init come with their tensor as a keyword.
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        is_on_meta = isinstance(target, torch.nn.Parameter) and target.is_meta
+        is_init = getattr(func, "__module__", "") == torch.nn.init.__name__
+        if is_on_meta and (is_init or getattr(func, "__name__", "") in _WRITES):
+            return target
+        return func(*args, **(kwargs or {}))
 
 
 def parameter_slots(module: torch.nn.Module) -> dict[str, Slot]:
