@@ -30,7 +30,6 @@ def config() -> dict[str, str]:
         "threads": str(default_threads()),
         "python": f"{platform.python_version()} on {sys.platform} {platform.machine()}",
     }
-    found["cuda"] = about_cuda()
     for package in ("numpy", "torch", "zstandard", "triton"):
         try:
             found[package] = metadata.version(package)
@@ -40,6 +39,6 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print `config`, a line each."""
-    for name, value in config().items():
+    """Print `config`, a line each, and how tensors get onto CUDA devices."""
+    for name, value in {**config(), "cuda": about_cuda()}.items():
         print(f"{name:<10} {value}")

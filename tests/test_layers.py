@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,13 @@ def test_packing_and_unpacking_a_safetensors_file_imports_no_framework(tmp_path:
     found = modules_after(f"import cmpk; cmpk.pack({str(source)!r}, {str(packed)!r})")
     found |= modules_after(f"import cmpk; cmpk.unpack({str(packed)!r}, {str(copy)!r})")
     assert found & {"torch", "triton"} == set()
+
+
+def test_telling_the_version_imports_no_framework_and_showing_the_configuration_tells_of_devices() -> None:
+    assert modules_after("from cmpk.config import config; config()") & {"torch", "triton"} == set()
+    command = [sys.executable, "-c", "import cmpk; cmpk.show_config()"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert re.search(r"^cuda +decoded on the (device by Triton|CPU, then copied: )", done.stdout, re.MULTILINE)
 
 
 def test_every_public_name_is_there_and_documented() -> None:
