@@ -1,0 +1,1 @@
+"""Small applications that use cmpk, run from the root of the repository."""
