@@ -63,7 +63,7 @@ def test_telling_the_version_imports_no_framework_and_showing_the_configuration_
     assert modules_after("from cmpk.config import config; config()") & {"torch", "triton"} == set()
     command = [sys.executable, "-c", "import cmpk; cmpk.show_config()"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    assert re.search(r"^cuda +decoded on the (device by Triton|CPU, then copied: )", done.stdout, re.MULTILINE)
+    assert re.search(r"^cuda +decoded on the (device by|CPU, then copied: )", done.stdout, re.MULTILINE)
 
 
 def test_every_public_name_is_there_and_documented() -> None:
