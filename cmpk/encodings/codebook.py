@@ -196,6 +196,7 @@ class Codebook(Encoding):
         )
 
     def _check_codes_of_empty_rows(self, stored: Branch, layout: _Layout, decoder: Decoder) -> None:
+        decoder.decode(stored.parts["centroids"])
         codes = decoder.decode(stored.parts["codes"]).view(f"<u{DTYPES[layout.codes.dtype].nbytes}")
         if len(codes) and int(codes.max()) >= layout.size:
             raise self.corrupt(f"code {int(codes.max())} is not in a codebook of {layout.size}")

@@ -90,3 +90,8 @@ def codebooks_of_vectors_parts() -> Iterator[Invalid]:
     empty = branch("codebook", {"size": 2, "vector": 0}, codes=raw(b"\1\2"), centroids=raw(b""))
     content = one("F32", [2, 0], b"", empty)
     yield PAGE.broken("code-of-empty-rows", MEMBER, content, "stream", "validate")
+    empty = branch("codebook", {"size": 2, "vector": 0}, codes=raw(b"\1\0"), centroids=raw(b"\0"))
+    content = one("F32", [2, 0], b"", empty)
+    yield PAGE.broken(
+        "centroids-of-empty-rows-too-long", "centroids has the shape", content, "stream", "validate"
+    )

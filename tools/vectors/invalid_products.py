@@ -57,6 +57,9 @@ def products() -> Iterator[Invalid]:
     yield of("right-too-short", parts, right=11)
     yield of("left-too-long", parts, left=9)
     yield of("right-too-long", parts, right=13)
+    empty = branch("product", {"dtype": "F16", "rank": 2}, left=raw(bytes(1)), right=raw(bytes(12)))
+    content = one("F32", [0, 3], b"", empty)
+    yield page.broken("left-of-no-rows-too-long", parts, content, "stream", "validate")
     names = "the parts are left and right"
     matrix = raw(bytes(8))
     params = {"dtype": "F16", "rank": 2}
