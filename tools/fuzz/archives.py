@@ -43,6 +43,7 @@ _INTEGERS += [
 ]
 _CODECS = ["raw", "zstd", "huffman", "rans", "bitpack", "lz4"]
 _ENCODINGS = ["float_split", "narrow", "row_groups", "codebook", "alias", "plain", "affine", "cast"]
+_ENCODINGS += ["bitmask", "gap_index", "product"]
 _DTYPES = [
     "BOOL",
     "U8",
@@ -61,6 +62,7 @@ _DTYPES = [
 _DTYPES += ["F32", "F64", "C64"]
 _PARTS = ["high", "rest0", "rest1", "exception_index", "exception_high", "values", "group", "0", "1", "codes"]
 _PARTS += ["centroids", "qdata", "scale", "zero_point", "exception_code"]
+_PARTS += ["mask", "gaps", "left", "right"]
 _MEMBERS = [
     "producer",
     "recipe",
@@ -90,6 +92,7 @@ _MEMBERS += [
 ]
 _MEMBERS += ["error_ppb", "cosine_ppb", "zeros", "coded_millibits"]
 _MEMBERS += ["first", "count", "base", "exceptions", "mantissa_bits", "rows", "size", "target", "tied"]
+_MEMBERS += ["fill", "stride", "max_gap", "vector", "group_rows", "dtype", "rank"]
 _PATHS = [
     "..",
     "../a",
@@ -323,7 +326,9 @@ def _rename(members: Object, old: str, new: str) -> None:
 def _around(node: Object, random: Random) -> Object:
     """An encoding whose one interesting part is the node; the others are small."""
     small = leaf("raw", random.randbytes(random.randrange(20)))
-    kind = random.choice(("narrow", "row_groups", "codebook", "float_split", "affine", "cast"))
+    kind = random.choice(("narrow", "row_groups", "codebook", "float_split", "affine", "cast", "sparse"))
+    if kind == "sparse":
+        return _around_places(node, small, random)
     if kind == "narrow":
         return branch("narrow", {"dtype": random.choice(("F16", "BF16", "F32"))}, values=node)
     if kind == "row_groups":
@@ -331,7 +336,9 @@ def _around(node: Object, random: Random) -> Object:
             "row_groups", {"rows": [random.randrange(1, 9)]}, **{"group": leaf("raw", bytes(8)), "0": node}
         )
     if kind == "codebook":
-        return branch("codebook", {"size": random.randrange(1, 9)}, codes=node, centroids=small)
+        layout = random.choice(({}, {"vector": random.choice((0, 2, 4))}, {"group_rows": 2}))
+        params = dict(sorted(({"size": random.randrange(1, 9)} | layout).items()))
+        return branch("codebook", params, codes=node, centroids=small)
     if kind in ("affine", "cast"):
         axis, group_size = random.randrange(-1, 2), random.choice((0, random.randrange(9)))
         dtype = random.choice(("F32", "F16", "BF16", "F8_E8M0"))
@@ -348,6 +355,20 @@ def _around(node: Object, random: Random) -> Object:
         return branch("affine", params, qdata=node, scale=small)
     params = {"base": 0, "exceptions": 0, "mantissa_bits": random.randrange(8)}
     return branch("float_split", params, high=node, rest0=copy.deepcopy(small))
+
+
+def _around_places(node: Object, small: Leaf, random: Random) -> Object:
+    """A mask, gaps or a matrix, and the values that go with it."""
+    count, kind = random.randrange(20), random.choice(("bitmask", "gap_index", "product"))
+    if kind == "bitmask":
+        params = {"count": count, "fill": random.randrange(3), "stride": random.choice((1, 2, 9))}
+        return branch("bitmask", params, mask=random.choice((node, small)), values=node)
+    if kind == "gap_index":
+        max_gap = random.choice((1, 15, 255))
+        params = {"count": count, "fill": 0, "gaps": count + random.randrange(9), "max_gap": max_gap}
+        return branch("gap_index", params, gaps=small, values=node)
+    dtype = random.choice(("F32", "F16", "BF16"))
+    return branch("product", {"dtype": dtype, "rank": random.randrange(1, 5)}, left=small, right=node)
 
 
 def _another(value: Any, random: Random) -> Any:

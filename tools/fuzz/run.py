@@ -43,6 +43,7 @@ KERNELS = (
     "float_split",
     "narrow",
     "row_costs",
+    "expansions",
 )
 """Programs of tools/fuzz/kernels."""
 
