@@ -337,8 +337,8 @@ def _around(node: Object, random: Random) -> Object:
         )
     if kind == "codebook":
         layout = random.choice(({}, {"vector": random.choice((0, 2, 4))}, {"group_rows": 2}))
-        params = dict(sorted(({"size": random.randrange(1, 9)} | layout).items()))
-        return branch("codebook", params, codes=node, centroids=small)
+        book = dict(sorted(({"size": random.randrange(1, 9)} | layout).items()))
+        return branch("codebook", book, codes=node, centroids=small)
     if kind in ("affine", "cast"):
         axis, group_size = random.randrange(-1, 2), random.choice((0, random.randrange(9)))
         dtype = random.choice(("F32", "F16", "BF16", "F8_E8M0"))
