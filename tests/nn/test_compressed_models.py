@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -257,6 +258,28 @@ def test_codes_take_less_memory_than_what_they_decode_to(tmp_path: Path) -> None
         weights = model.first._compressed_weights
         dense = sum(weights.stored(name).spec.nbytes for name in weights._stored)
         assert weights.nbytes <= 0.4 * dense
+
+
+FORK = """
+import os, signal, sys, torch, cmpk.torch
+from tests.nn.models import Text, inputs
+torch.set_num_threads(1)
+model = cmpk.torch.load_model(Text, sys.argv[1], resident="packed").eval()
+with torch.inference_mode():
+    expected = [model(inputs(Text)) for _ in range(2)][0]
+    child = os.fork()
+    signal.alarm(60)
+    same = all(torch.equal(model(inputs(Text)), expected) for _ in range(3))
+    if child == 0:
+        os._exit(0 if same else 1)
+    sys.exit(0 if same and os.waitpid(child, 0)[1] == 0 else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_runs_the_model_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORK, str(packed(tmp_path, seeded(Text)))]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
 
 
 COMPILE = """
