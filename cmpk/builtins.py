@@ -65,6 +65,7 @@ def cmpk_passes() -> Sequence[Pass]:
         passes.SplitFloats(),
         passes.Prune(),
         passes.Share(),
+        passes.MergeRows(),
         passes.Cast(),
         passes.Quantize(),
         passes.RoundInt(),

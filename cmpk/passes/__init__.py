@@ -3,6 +3,7 @@
 from cmpk.passes.base import Pass, Planned, Split, Statistics
 from cmpk.passes.cast import Cast
 from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
+from cmpk.passes.merge_rows import MergeRows
 from cmpk.passes.prune import Prune
 from cmpk.passes.quantize import Quantize
 from cmpk.passes.share import Share
@@ -12,6 +13,7 @@ __all__ = [
     "Binarize",
     "Cast",
     "FixedPoint",
+    "MergeRows",
     "NormalFloat",
     "Pass",
     "Planned",

@@ -150,3 +150,98 @@ def test_the_result_is_the_same_every_time() -> None:
 def test_options_that_make_no_sense_are_errors(options: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
         SHARE.apply("a", part_of([1.0]), options)
+
+
+class TestGroups:
+    def test_rows_of_each_group_have_values_of_their_own(self) -> None:
+        weights = normal(10, 400) * np.float32(10) ** np.arange(10, dtype=np.float32)[:, None]
+        after = share(weights, bits=3, group_rows=2)
+        for start in range(0, 10, 2):
+            group = slice(start, start + 2)
+            assert len(np.unique(after[group])) <= 8
+            alone = share(weights[group], bits=3)
+            assert after[group].tobytes() == alone.tobytes()
+
+    @pytest.mark.parametrize("group_rows", [1, 3, 7, 10, 1000])
+    def test_the_last_group_may_be_short(self, group_rows: int) -> None:
+        weights = normal(10, 400)
+        after = share(weights, bits=2, group_rows=group_rows)
+        for start in range(0, 10, group_rows):
+            assert len(np.unique(after[start : start + group_rows])) <= 4
+
+    def test_groups_of_fewer_values_than_others_come_back_exactly(self) -> None:
+        weights = np.zeros((4, 500), np.float32)
+        weights[1] = np.resize(np.float32([1, 2, 3, 4]), 500)
+        weights[3] = -7
+        assert share(weights, bits=3, group_rows=1).tobytes() == weights.tobytes()
+
+    def test_more_groups_have_the_smaller_error(self) -> None:
+        weights = normal(64, 512) * np.float32(1 + np.arange(64) % 8)[:, None]
+        errors = [np.linalg.norm(share(weights, bits=3, group_rows=size) - weights) for size in (0, 16, 1)]
+        assert errors == sorted(errors, reverse=True)
+
+    def test_calibration_weighs_each_group(self) -> None:
+        weights, matters = normal(4, 1000), np.random.default_rng(0).random((4, 1000)).astype(np.float32) ** 8
+        statistics = Calibrated(gradient_squares=matters)
+        error = (share(weights, statistics, bits=2, weighting="fisher", group_rows=1) - weights) ** 2
+        plain = (share(weights, bits=2, group_rows=1) - weights) ** 2
+        assert ((error * matters).sum(axis=1) < (plain * matters).sum(axis=1)).all()
+
+    def test_weights_that_all_matter_nothing_are_shared_all_the_same(self) -> None:
+        weights = normal(4, 1000)
+        statistics = Calibrated(gradient_squares=np.zeros((4, 1000), np.float32))
+        after = share(weights, statistics, bits=2, weighting="fisher")
+        assert after.tobytes() == share(weights, bits=2).tobytes()
+
+
+class TestVectors:
+    @pytest.mark.parametrize("vector", [2, 4, 8])
+    @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+    def test_neighbours_are_replaced_together(self, vector: int, dtype: str) -> None:
+        weights = normal(100, 80)
+        after = share(weights, dtype=dtype, bits=6, vector=vector)
+        assert len(np.unique(after.reshape(-1, vector), axis=0)) <= 64
+        assert np.linalg.norm(after - weights) < np.linalg.norm(weights) * 2 ** (-6 / vector) * 1.6
+
+    def test_vectors_err_less_than_single_weights_at_the_same_rate(self) -> None:
+        weights = normal(300, 512)
+        single, pairs = share(weights, bits=2), share(weights, bits=4, vector=2)
+        assert np.linalg.norm(pairs - weights) < np.linalg.norm(single - weights)
+
+    def test_more_than_256_vectors_are_told_apart(self) -> None:
+        weights = normal(400, 256)
+        after = share(weights, bits=10, vector=4)
+        assert 256 < len(np.unique(after.reshape(-1, 4), axis=0)) <= 1024
+
+    def test_groups_of_rows_have_vectors_of_their_own(self) -> None:
+        weights = normal(6, 2000) * np.float32(10) ** np.arange(6, dtype=np.float32)[:, None]
+        after = share(weights, bits=4, vector=2, group_rows=1)
+        for before, row in zip(weights, after, strict=True):
+            assert np.linalg.norm(row - before) < 0.5 * np.linalg.norm(before)
+
+    def test_neighbours_that_are_all_zero_stay_zero(self) -> None:
+        weights = normal(50, 80)
+        weights[:, :4] = 0
+        assert not share(weights, bits=4, vector=4)[:, :4].any()
+
+    @pytest.mark.parametrize("shape", [(), (50, 81), (3001,)])
+    def test_a_last_axis_that_vectors_do_not_divide_leaves_a_tensor_alone(
+        self, shape: tuple[int, ...]
+    ) -> None:
+        assert SHARE.apply("a", part_of(np.ones(shape)), {"vector": 4}) is None
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"vector": 3},
+            {"vector": 0},
+            {"vector": 16},
+            {"vector": 2, "init": "random"},
+            {"vector": 2, "weighting": "none"},
+            {"vector": 2, "bits": 13},
+            {"group_rows": -1},
+        ],
+    )
+    def test_options_that_make_no_sense_are_errors(self, options: dict[str, object]) -> None:
+        with pytest.raises(RecipeError):
+            SHARE.apply("a", part_of([1.0]), options)
