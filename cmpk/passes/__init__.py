@@ -2,6 +2,7 @@
 
 from cmpk.passes.base import Pass, Planned, Split, Statistics
 from cmpk.passes.cast import Cast
+from cmpk.passes.factorize import Factorize
 from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
 from cmpk.passes.merge_rows import MergeRows
 from cmpk.passes.prune import Prune
@@ -12,6 +13,7 @@ from cmpk.passes.split_floats import SplitFloats
 __all__ = [
     "Binarize",
     "Cast",
+    "Factorize",
     "FixedPoint",
     "MergeRows",
     "NormalFloat",
