@@ -87,7 +87,8 @@ def build_tables(sources, WINDOW_NBITS: tl.constexpr):
     bits that they take from bit 24 and their number from bit 28; 0 where not even one code ends within
     these bits. One of the second, for 12 bits, holds a symbol, and its bits from bit 8.
     """
-    source = sources.to(tl.pointer_type(tl.int64)) + tl.program_id(0) * _N_SOURCE_FIELDS
+    # An address below 2**31, as a heap on the host may have, is passed as an int32.
+    source = sources.to(tl.int64).to(tl.pointer_type(tl.int64)) + tl.program_id(0) * _N_SOURCE_FIELDS
     lengths = tl.load(source + _LENGTHS).to(tl.pointer_type(tl.uint8))
     tables = tl.load(source + _TABLES)
     triples = tables.to(tl.pointer_type(tl.int32))
@@ -134,8 +135,8 @@ def decode_intervals(sources, programs, LANES: tl.constexpr, WINDOW_NBITS: tl.co
 
     A program's pair is the number of its stream and its first interval.
     """
-    program = programs.to(tl.pointer_type(tl.int32)) + tl.program_id(0) * 2
-    source = sources.to(tl.pointer_type(tl.int64)) + tl.load(program) * _N_SOURCE_FIELDS
+    program = programs.to(tl.int64).to(tl.pointer_type(tl.int32)) + tl.program_id(0) * 2
+    source = sources.to(tl.int64).to(tl.pointer_type(tl.int64)) + tl.load(program) * _N_SOURCE_FIELDS
     lane = tl.load(program + 1) + tl.arange(0, LANES)
     is_active = lane < tl.load(source + _N_LANES).to(tl.int32)
     n_symbols = tl.load(source + _N_SYMBOLS)

@@ -89,8 +89,9 @@ def merge(
     of a type of one byte. Bit j of ``PACKED`` tells that plane j is packed: as constants such choices let
     the loads of all planes be under way at once.
     """
-    program = programs.to(tl.pointer_type(tl.int32)) + tl.program_id(0) * 4
-    item = items.to(tl.pointer_type(tl.int64)) + tl.load(program) * _N_ITEM_FIELDS
+    # An address below 2**31, as a heap on the host may have, is passed as an int32.
+    program = programs.to(tl.int64).to(tl.pointer_type(tl.int32)) + tl.program_id(0) * 4
+    item = items.to(tl.int64).to(tl.pointer_type(tl.int64)) + tl.load(program) * _N_ITEM_FIELDS
     block = tl.load(program + 1)
     n = tl.load(item + _N_ELEMENTS).to(tl.int32)
     flags = tl.zeros([_BLOCK], tl.int32)
