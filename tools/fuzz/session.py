@@ -1,6 +1,8 @@
 """The loop of a fuzz target that is written in Python: a corpus, and what becomes of it.
 
 ``python -m tools.fuzz.<target> [--seconds S] [--runs R] [--seed N] [--input FILE] [--native FILE] [FILE]``
+
+Seconds are those of the processor, so that a busy machine does no less, and calls nothing a hang.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import argparse
 import faulthandler
 import importlib.util
 import mmap
+import signal
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -19,7 +22,10 @@ from typing import Protocol
 __all__ = ["Target", "main", "use_native"]
 
 _INPUT_SECONDS = 20
-"""An input that takes longer is a hang: the process ends with a traceback of where it was."""
+"""An input that computes for longer is a hang: SIGPROF ends the process, with a traceback of where it was."""
+
+_DEADLOCK_SECONDS = 600
+"""And so is an input that waits for longer."""
 
 _MAX_INPUT = 1 << 22
 _MAX_KEPT = 2000
@@ -56,6 +62,7 @@ def main(make_target: Callable[[], Target]) -> None:
     if options.native:
         use_native(options.native)
     current = _current_input(options.input)
+    faulthandler.register(signal.SIGPROF, all_threads=True, chain=True)
     target = make_target()
     outcomes: set[Hashable] = set()
     kept: list[bytes] = []
@@ -67,9 +74,11 @@ def main(make_target: Callable[[], Target]) -> None:
         if current is not None:
             current[:8] = len(data).to_bytes(8, "little")
             current[8 : 8 + len(data)] = data
-        faulthandler.dump_traceback_later(_INPUT_SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, _INPUT_SECONDS)
+        faulthandler.dump_traceback_later(_DEADLOCK_SECONDS, exit=True)
         outcome = target.run(data)
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         is_new = outcome not in outcomes
         outcomes.add(outcome)
         return is_new
@@ -78,19 +87,19 @@ def main(make_target: Callable[[], Target]) -> None:
         kept.append(path.read_bytes())
         run(kept[-1])
     random = Random(options.seed)
-    begin = time.monotonic()
+    begin = time.process_time()
     if options.runs or options.seconds:
         for data in target.seeds():
             run(data)
             kept.append(data)
     n_mutated = 0
-    while n_mutated < options.runs or time.monotonic() - begin < options.seconds:
+    while n_mutated < options.runs or time.process_time() - begin < options.seconds:
         n_mutated += 1
         # The smaller of two: it is run more quickly.
         data = target.mutate(min(random.choice(kept), random.choice(kept), key=len), random)[:_MAX_INPUT]
         if run(data) and len(kept) < _MAX_KEPT:
             kept.append(data)
-    seconds = time.monotonic() - begin
+    seconds = time.process_time() - begin
     print(f"runs {n_runs} seconds {seconds:.1f} kept {len(kept)} outcomes {len(outcomes)}")
 
 
