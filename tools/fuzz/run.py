@@ -81,7 +81,7 @@ class Target:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, run, report; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=5, help="of the processor, for each target, after its corpus")
+    parser.add_argument("--seconds", type=float, default=5, help="of the processor, for each target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", action="append", choices=KERNELS + READERS, help="only this one")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="targets at a time")
