@@ -67,7 +67,7 @@ gpu:
 	$(GPU_PYTHON) -m tools.gpu.bench
 
 clean:
-	rm -rf $(VENV) .demo .bench build .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .bench .repro build .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmpk/kernels/native/*) \
           $(wildcard tools/install_*.py) $(PLUGINS:%=%/pyproject.toml)

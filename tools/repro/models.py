@@ -1,0 +1,44 @@
+"""The models of Han et al., "Deep Compression", 2015, as LeCun et al. 1998 and Caffe have them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+__all__ = ["lenet_5", "lenet_300_100", "n_parameters"]
+
+
+def lenet_300_100() -> nn.Sequential:
+    """784–300–100–10, 266,610 parameters."""
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(784, 300),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(300, 100),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(100, 10),
+        )
+    )
+
+
+def lenet_5() -> nn.Sequential:
+    """Caffe's LeNet: two convolutions of 5 × 5, 20 and 50 channels, 500 units; 431,080 parameters."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 20, 5),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(20, 50, 5),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(800, 500),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(500, 10),
+        )
+    )
+
+
+def n_parameters(model: nn.Module) -> int:
+    """How many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
