@@ -170,10 +170,13 @@ def read_only(data: U8) -> U8:
 
 
 def _step(use: PassUse, offers: Registry) -> _Step:
-    found = offers.registered("passes", use.id)
-    parameters = inspect.signature(found.item.apply).parameters.values()
+    item, plugin = use.item, ""
+    if item is None:
+        found = offers.registered("passes", use.id)
+        item, plugin = found.item, found.plugin
+    parameters = inspect.signature(item.apply).parameters.values()
     takes_statistics = any(p.name == "statistics" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return _Step(found.item, use.options, found.plugin, takes_statistics)
+    return _Step(item, use.options, plugin, takes_statistics)
 
 
 def _sent_through(steps: Sequence[_Step], name: str, source: Part, statistics: Statistics | None) -> Outcome:

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.errors import RecipeError
 from cmpk.format.layout import MAX_RANK
+
+if TYPE_CHECKING:
+    from cmpk.passes.base import Pass
 
 __all__ = ["MODULES", "PassUse", "Recipe", "Rule", "builtin_names", "builtin_text", "load_recipe"]
 
@@ -23,10 +26,19 @@ MODULES: Final = ("linear", "conv", "conv1d", "embedding")
 
 @dataclass(frozen=True, slots=True)
 class PassUse:
-    """A pass and the options that a rule gives to it."""
+    """A pass and the options that a rule gives to it.
+
+    Attributes
+    ----------
+    id : str
+    options : mapping
+    item : Pass, optional
+        The pass itself, where the recipe is made by a program: in place of a registered one.
+    """
 
     id: str
     options: Mapping[str, object] = field(default_factory=dict)
+    item: Pass | None = None
 
 
 LOSSLESS: Final = PassUse("split_floats")

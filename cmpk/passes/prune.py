@@ -16,7 +16,7 @@ from cmpk.passes.importance import METHODS, ImportanceHistogram, importance_of, 
 from cmpk.passes.options import check_known, choice, integer, number, rows
 from cmpk.passes.weights import has_rows, weights_of
 
-__all__ = ["Prune"]
+__all__ = ["Prune", "pruned_by"]
 
 _CRITERIA: Final = ("ratio", "threshold", "mean_abs", "n_of_m")
 _STRUCTURES: Final = ("element", "row", "column", "channel")
@@ -110,6 +110,31 @@ class Prune(Pass):
             histogram.add(found)
         settled = {key: value for key, value in options.items() if key not in ("ratio", "scope")}
         return {**settled, "threshold": histogram.threshold(chosen.ratio or 0.0)}
+
+
+def pruned_by(
+    options: Mapping[str, object], importance: NDArray[np.float32], in_axis: int = 1
+) -> NDArray[np.bool_] | None:
+    """Which weights of one tensor the pass would zero, given how much each matters.
+
+    Parameters
+    ----------
+    options : mapping
+        The pass's; ``scope`` ``global`` is for `Prune.settle` to resolve.
+    importance : float32 array
+    in_axis : int
+        The axis along the input features.
+
+    Returns
+    -------
+    bool array that broadcasts against ``importance``; None if its shape does not allow it.
+
+    Raises
+    ------
+    RecipeError
+        If an option is unknown or out of range.
+    """
+    return _pruned(importance, _checked(options), in_axis)
 
 
 def _checked(options: Mapping[str, object]) -> _Options:

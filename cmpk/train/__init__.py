@@ -2,8 +2,31 @@
 
 Plain PyTorch for any module and any training loop; it ends in an archive, and packing a trained model
 changes no value. Imported only where it is used, never by loading.
+
+What is trained in place of a tensor is a parametrization (`torch.nn.utils.parametrize`): a `Mask`, `Shared`
+values. They compose in the order in which they are attached, and are part of the state dict. One that knows
+how its tensor is stored is `Storable`.
 """
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from cmpk.train.masks import Mask, kept_shares, prune
+from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
+from cmpk.train.saving import Storable, packed, save
+from cmpk.train.sharing import Shared, reassign, share
+
+__all__ = [
+    "Mask",
+    "Shared",
+    "Storable",
+    "attach",
+    "kept_shares",
+    "packed",
+    "parametrizations_of",
+    "prune",
+    "reassign",
+    "save",
+    "share",
+    "trained_state",
+    "weight_names",
+]

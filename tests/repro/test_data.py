@@ -17,12 +17,14 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def test_images_come_from_where_the_user_points_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, shape in data._SHAPES.items():
+    shapes = {name: (shape[0] // 100, *shape[1:]) for name, shape in data._SHAPES.items()}
+    monkeypatch.setattr(data, "_SHAPES", shapes)
+    for name, shape in shapes.items():
         write_idx(tmp_path / f"{name}.gz", np.resize(np.arange(10, dtype=np.uint8), shape))
     monkeypatch.setenv("CMPK_MNIST", str(tmp_path))
     images = data.load_images()
     assert images.name == "mnist"
-    assert images.train.shape == (60000, 1, 28, 28)
+    assert images.train.shape == (600, 1, 28, 28)
     assert abs(float(images.train.mean())) < 1e-3
     assert abs(float(images.train.std()) - 1) < 1e-3
     assert set(images.test_labels.tolist()) == set(range(10))
