@@ -10,17 +10,27 @@ how its tensor is stored is `Storable`.
 
 from __future__ import annotations
 
+from cmpk.train.cycle import Cycle, Epoch, Result, Trial, compress_to
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
 from cmpk.train.saving import Storable, packed, save
+from cmpk.train.schedules import cubic, iterative, one_shot
 from cmpk.train.sharing import Shared, reassign, share
 
 __all__ = [
+    "Cycle",
+    "Epoch",
     "Mask",
+    "Result",
     "Shared",
     "Storable",
+    "Trial",
     "attach",
+    "compress_to",
+    "cubic",
+    "iterative",
     "kept_shares",
+    "one_shot",
     "packed",
     "parametrizations_of",
     "prune",
