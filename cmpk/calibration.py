@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -18,18 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.errors import DestinationError, SourceError
+from cmpk.observers import Observer, watching
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Calibration", "TensorStatistics", "calibrate", "load_calibration"]
 
-MAX_FEATURES: Final = 8192
-"""Inputs of more features keep the diagonal of their second moment alone."""
-
 _FORMAT: Final = "cmpk calibration 1"
-_PATCH_ELEMENTS: Final = 1 << 24
-"""Patches of a convolution's input that are held at a time have about this many elements."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +37,8 @@ class TensorStatistics:
     kind : str
         ``"linear"``, shape (out, in); ``"conv"``, shape (out, in / groups, *kernel); ``"conv1d"``, a
         linear layer that keeps its weight as (in, out); ``"embedding"``, shape (rows, row elements).
+        The weight of attention for queries, keys and values together is linear: the mean is over the inputs
+        of all three, one after another, as it is over the groups of a convolution.
     count : int
         Inputs seen: positions, or look-ups of an embedding.
     second_moment : float32 array
@@ -126,12 +124,13 @@ def calibrate(
 ) -> Calibration:
     """Run a model over sample batches and keep what its layers saw.
 
-    Linear layers, convolutions (also transformers' Conv1D) and embeddings are watched; the model is run
-    as for use (``eval``) and left as it was. Padding counts as input, so give batches without it, if
-    need be of one sample each. A layer that no batch reaches has no statistics.
+    Linear layers, convolutions (also transformers' Conv1D), embeddings and `torch.nn.MultiheadAttention` are
+    watched; the model is run as for use (``eval``), without torch's fused path for attention, and left as it
+    was. Padding counts as input, so give batches without it, if need be of one sample each. A layer that no
+    batch reaches has no statistics.
 
-    Memory: a matrix of n × n float32 for each layer of n input features, n floats beyond `MAX_FEATURES`;
-    with a loss, two copies of the weights.
+    Memory: a matrix of n × n float32 for each layer of n input features, n floats beyond
+    `cmpk.observers.MAX_FEATURES`; with a loss, two copies of the weights.
 
     Parameters
     ----------
@@ -154,133 +153,41 @@ def calibrate(
     """
     import torch
 
-    observers = {
-        f"{name}.weight" if name else "weight": _Observer(module, kind)
-        for name, module in model.named_modules(remove_duplicate=False)
-        for kind in [_kind_of(module)]
-        if kind
-    }
-    weights = {name: observer.weight for name, observer in observers.items()}
     training = {module: module.training for module in model.modules()}
-    required = {weight: weight.requires_grad for weight in weights.values()}
-    hooks = [observer.module.register_forward_hook(observer.see) for observer in observers.values()]
+    required: dict[torch.nn.Parameter, bool] = {}
     n_batches = 0
     try:
         model.eval()
-        for weight in required:
-            weight.requires_grad_(loss is not None)
-        with torch.set_grad_enabled(loss is not None):
+        with watching(model) as observers, torch.set_grad_enabled(loss is not None):
+            required |= {seen.weight: seen.weight.requires_grad for seen in observers.values()}
+            for weight in required:
+                weight.requires_grad_(loss is not None)
             for batch in batches:
                 output = _run(model, batch)
                 if loss is not None:
-                    _add_gradients(loss(output, batch), observers)
+                    _take_gradients(loss(output, batch), observers)
                 n_batches += 1
     finally:
-        for hook in hooks:
-            hook.remove()
         for weight, was in required.items():
             weight.requires_grad_(was)
         for module, was in training.items():
             module.training = was
-    tensors = {name: seen.statistics(n_batches) for name, seen in sorted(observers.items()) if seen.count}
+    tensors = {name: _statistics(seen, n_batches) for name, seen in sorted(observers.items()) if seen.count}
     if not tensors:
-        raise SourceError("the batches reach no linear layer, convolution or embedding of the model")
+        raise SourceError(
+            "the batches reach no linear layer, convolution, attention or embedding of the model"
+        )
     return Calibration(tensors)
 
 
-class _Observer:
-    """Gathers what one layer sees."""
-
-    def __init__(self, module: torch.nn.Module, kind: str) -> None:
-        self.module = module
-        self.kind = kind
-        self.weight: torch.nn.Parameter = module.weight  # type: ignore[assignment]
-        self.count = 0
-        self._moment: torch.Tensor | None = None
-        self._gradients: torch.Tensor | None = None
-
-    def see(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
-        """Take the input of one call; a forward hook."""
-        import torch
-
-        if not inputs or not isinstance(inputs[0], torch.Tensor):
-            return  # given by name: torch shows hooks only what is given by position
-        with torch.no_grad():
-            if self.kind == "embedding":
-                seen = inputs[0].detach().reshape(-1)
-                self._add(torch.bincount(seen, minlength=len(self.weight)).float(), len(seen))
-                return
-            for x in _patches(self.module, inputs[0]) if self.kind == "conv" else _rows(inputs[0]):
-                if x.shape[1] > MAX_FEATURES:
-                    self._add(x.square().sum(0), len(x))
-                elif self._moment is None:
-                    self._add(x.T @ x, len(x))
-                else:
-                    self._moment.addmm_(x.T, x)
-                    self.count += len(x)
-
-    def _add(self, moment: torch.Tensor, count: int) -> None:
-        self._moment = moment if self._moment is None else self._moment.add_(moment)
-        self.count += count
-
-    def add_gradient(self, gradient: torch.Tensor) -> None:
-        """Take the gradient of one batch's loss."""
-        squares = gradient.detach().float().square()
-        self._gradients = squares if self._gradients is None else self._gradients.add_(squares)
-
-    def statistics(self, n_batches: int) -> TensorStatistics:
-        """What was gathered."""
-        assert self._moment is not None
-        gradients = None if self._gradients is None else (self._gradients / n_batches).cpu().numpy()
-        return TensorStatistics(self.kind, self.count, (self._moment / self.count).cpu().numpy(), gradients)
-
-
-def _kind_of(module: torch.nn.Module) -> str:
-    from torch import nn
-
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
-        return ""
-    if isinstance(module, nn.Linear):
-        return "linear"
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return "conv"
-    # By name, lest transformers be imported: a linear layer whose weight is stored transposed.
-    return "conv1d" if type(module).__name__ == "Conv1D" and weight.ndim == 2 else ""
-
-
-def _rows(x: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The input of a linear layer, a row for each position."""
-    yield x.detach().reshape(-1, x.shape[-1]).float()
-
-
-def _patches(module: Any, x: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What a convolution's kernel meets, a row each, the groups' one after another.
-
-    Yields
-    ------
-    tensor, shape (rows, in / groups * kernel elements)
-    """
-    import torch
-
-    n_dims = len(module.kernel_size)
-    x = x.detach()
-    x = x[None] if x.ndim == n_dims + 1 else x
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    window = int(np.prod(module.kernel_size))
-    at_once = max(1, _PATCH_ELEMENTS // max(1, x[0].numel() * window))
-    for start in range(0, len(x), at_once):
-        padded = x[start : start + at_once].float()
-        if any(module._reversed_padding_repeated_twice):
-            padded = torch.nn.functional.pad(padded, module._reversed_padding_repeated_twice, mode=mode)
-        for i in range(n_dims):
-            size, dilation = module.kernel_size[i], module.dilation[i]
-            padded = padded.unfold(2 + i, (size - 1) * dilation + 1, module.stride[i])[..., ::dilation]
-        # (samples, channels, *positions, *kernel) → (samples, groups, *positions, channels, *kernel)
-        grouped = padded.reshape(len(padded), module.groups, -1, *padded.shape[2:]).movedim(2, 2 + n_dims)
-        yield grouped.reshape(-1, x.shape[1] // module.groups * window)
+def _statistics(seen: Observer, n_batches: int) -> TensorStatistics:
+    gradients = seen.gradient_squares(n_batches)
+    return TensorStatistics(
+        seen.kind,
+        seen.count,
+        seen.second_moment().cpu().numpy(),
+        None if gradients is None else gradients.cpu().numpy(),
+    )
 
 
 def _run(model: torch.nn.Module, batch: Any) -> Any:
@@ -289,7 +196,7 @@ def _run(model: torch.nn.Module, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
-def _add_gradients(loss: torch.Tensor, observers: Mapping[str, _Observer]) -> None:
+def _take_gradients(loss: torch.Tensor, observers: Mapping[str, Observer]) -> None:
     import torch
 
     # Weights that are tied have one gradient; those that the batch did not reach have none.
@@ -299,7 +206,7 @@ def _add_gradients(loss: torch.Tensor, observers: Mapping[str, _Observer]) -> No
     for seen in observers.values():
         gradient = gradient_of.get(id(seen.weight))
         if gradient is not None:
-            seen.add_gradient(gradient)
+            seen.take_gradient(gradient)
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

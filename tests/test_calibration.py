@@ -96,6 +96,96 @@ def test_a_transposed_linear_layer_is_watched_too() -> None:
     np.testing.assert_allclose(seen.second_moment, moment_of(x), rtol=1e-5, atol=1e-6)
 
 
+def heads_of(layer: nn.MultiheadAttention, *inputs: torch.Tensor) -> torch.Tensor:
+    """What all heads of unmasked attention without biases together give, by the formula."""
+    if layer.in_proj_weight is None:
+        weights = [layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight]
+    else:
+        weights = list(layer.in_proj_weight.chunk(3))
+    with torch.no_grad():
+        projected = [x @ weight.T for x, weight in zip(inputs, weights, strict=True)]
+        q, k, v = (x.unflatten(-1, (layer.num_heads, -1)).movedim(-2, 1) for x in projected)
+        shares = (q @ k.mT / layer.head_dim**0.5).softmax(-1)
+        return (shares @ v).movedim(1, -2).flatten(-2)
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["by position", "by name"])
+@pytest.mark.parametrize("widths", [{}, {"kdim": 6, "vdim": 10}], ids=["one weight", "three weights"])
+def test_attention_keeps_the_second_moments_of_its_inputs_and_of_its_heads(
+    widths: dict[str, int], by_name: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, bias=False, batch_first=True, **widths)
+    inputs = seeded(3, 4, 8), seeded(3, 5, layer.kdim, seed=1), seeded(3, 5, layer.vdim, seed=2)
+    batch: Any = dict(zip(("query", "key", "value"), inputs, strict=True)) if by_name else inputs
+    found = calibrate(layer, [batch])
+    query, key, value = (x.flatten(0, 1) for x in inputs)
+    expected = {"out_proj.weight": heads_of(layer, *inputs).flatten(0, 1)}
+    if widths:
+        expected |= {"q_proj_weight": query, "k_proj_weight": key, "v_proj_weight": value}
+    else:
+        expected |= {"in_proj_weight": torch.cat([query, key, value])}
+    assert sorted(found.tensors) == sorted(expected)
+    for name, rows in expected.items():
+        seen = found.tensors[name]
+        assert (seen.kind, seen.count) == ("linear", len(rows))
+        np.testing.assert_allclose(seen.second_moment, moment_of(rows), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_to_itself_and_to_others_weighs_each_input_alike() -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    x, memory = seeded(3, 4, 8), seeded(3, 5, 8, seed=1)
+    seen = calibrate(layer, [(x, x, x), (x, memory, memory)]).tensors["in_proj_weight"]
+    rows = torch.cat([each.flatten(0, 1) for each in (x, x, x, x, memory, memory)])
+    assert seen.count == len(rows)
+    np.testing.assert_allclose(seen.second_moment, moment_of(rows), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_encoder_is_watched_where_torch_would_fuse_it(enabled: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    x = seeded(2, 5, 8)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        found = calibrate(model, [(x, None, padding)])
+        assert torch.backends.mha.get_fastpath_enabled() is enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    weights = ("linear1.weight", "linear2.weight", "self_attn.in_proj_weight", "self_attn.out_proj.weight")
+    assert sorted(found.tensors) == [f"layers.{i}.{name}" for i in range(2) for name in weights]
+    seen = found.tensors["layers.0.self_attn.in_proj_weight"]
+    np.testing.assert_allclose(seen.second_moment, moment_of(x.flatten(0, 1)), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        heads: Any = model.layers[0].self_attn
+        projected = heads(x, x, x, key_padding_mask=padding, need_weights=False)[0] - heads.out_proj.bias
+    rows = torch.linalg.solve(heads.out_proj.weight.detach(), projected.flatten(0, 1).T).T
+    seen = found.tensors["layers.0.self_attn.out_proj.weight"]
+    np.testing.assert_allclose(seen.second_moment, moment_of(rows), rtol=1e-3, atol=1e-5)
+
+
+def test_attention_has_gradients_and_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    x, last = seeded(3, 4, 8), layer.out_proj
+    found = calibrate(layer, [(x, x, x)], loss=lambda output, batch: output[0].square().sum())
+    (gradient,) = torch.autograd.grad(layer(x, x, x)[0].square().sum(), [layer.in_proj_weight])
+    squares = found.tensors["in_proj_weight"].gradient_squares
+    np.testing.assert_allclose(squares, gradient.square().numpy(), rtol=1e-4)
+    assert layer.out_proj is last
+    assert not layer._forward_hooks
+
+
+def test_input_that_is_given_by_name_is_seen() -> None:
+    x = seeded(3, 4)
+    by_name, by_position = (calibrate(nn.Linear(4, 2), [batch]) for batch in ({"input": x}, x))
+    assert by_name.sha256 == by_position.sha256
+
+
 def test_an_embedding_keeps_how_often_each_row_was_looked_up() -> None:
     seen = calibrate(nn.Embedding(5, 3), [torch.tensor([[0, 1, 1]]), torch.tensor([[4]])]).tensors["weight"]
     assert (seen.kind, seen.count) == ("embedding", 4)
@@ -164,7 +254,7 @@ def test_a_failing_model_is_left_as_it_was() -> None:
 
 
 def test_wide_inputs_keep_the_diagonal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cmpk.calibration.MAX_FEATURES", 3)
+    monkeypatch.setattr("cmpk.observers.MAX_FEATURES", 3)
     x = seeded(6, 4)
     seen = calibrate(nn.Linear(4, 2), [x]).tensors["weight"]
     np.testing.assert_allclose(seen.second_moment, x.square().mean(0).numpy(), rtol=1e-6)
