@@ -10,7 +10,7 @@ from cmpk.codecs import Codec, Zstd
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Decoder, Part, allocate
 from cmpk.errors import CorruptStreamError, blame
-from cmpk.estimates import estimate, expands_within, is_noise, may_repeat
+from cmpk.estimates import Sampled, estimate, expands_within, is_noise, may_repeat
 from cmpk.format.manifest import Node, Params
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.passes.base import Planned, Split
@@ -23,6 +23,9 @@ __all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "
 
 _MIN_SHARE_LEFT_OUT: Final = 0.5
 """Of rarer bytes an entropy coder makes symbols of less than two bits: leaving them out gains nothing."""
+
+_MIN_SHARE_SEEN: Final = 0.75 * _MIN_SHARE_LEFT_OUT
+"""Where the sample that is counted anyway shows less, no other one is taken."""
 
 _BRANCH_NBYTES: Final = 64
 """What a further encoding with two parts takes in the manifest, when that is compressed."""
@@ -69,6 +72,7 @@ class Coder:
         self._registry = offers
         self._min_saving = recipe.min_saving
         self._probe = Zstd()
+        self._plugins: dict[tuple[str, str], str] = {}
         # Each with the plugin that it comes with, empty for cmpk's own.
         self._codecs: list[tuple[Codec, str]] = [
             (codec, offers.registered("codecs", codec.id).plugin) for codec in map(codec_of, recipe.codecs)
@@ -87,7 +91,10 @@ class Coder:
 
     def smallest(self, part: Part, threads: int = 1) -> Coded:
         """Code bytes with the codec that pays best, or without a value that most of them have."""
-        leaf = self.smallest_leaf(part, threads)
+        sampled = Sampled(part.data)
+        leaf = self._smallest_leaf(part, sampled, threads)
+        if part.spec.dtype == "U8" and int(sampled.counts.max()) < _MIN_SHARE_SEEN * len(sampled.sample):
+            return leaf
         frequent = frequent_value(part)
         if frequent is None or frequent.share < _MIN_SHARE_LEFT_OUT:
             return leaf
@@ -133,17 +140,20 @@ class Coder:
 
     def smallest_leaf(self, part: Part, threads: int = 1) -> CodedLeaf:
         """Code bytes with the codec that pays best: by estimates on all or a sample, then checked."""
+        return self._smallest_leaf(part, Sampled(part.data), threads)
+
+    def _smallest_leaf(self, part: Part, sampled: Sampled, threads: int) -> CodedLeaf:
         data = part.data
         # Each entry saves enough over the one before it to be worth its slower decoding.
         chain: list[tuple[float, Codec, str, Buffer | None]] = []
         limit = len(data) * (1 - self._min_saving)
-        for codec, plugin in () if is_noise(data) else self._codecs:
+        for codec, plugin in () if is_noise(sampled) else self._codecs:
             if codec.id == "raw" or not len(data):
                 continue
             if part.is_memoryless and not codec.is_order0 and limit > len(data) * _SKEWED_SHARE:
                 continue
             with blame(f"codec {codec.id!r}", plugin):
-                found = estimate(codec, data)
+                found = estimate(codec, sampled)
             if found is not None and found.nbytes <= limit:
                 chain.append((limit, codec, plugin, found.stream))
                 limit = found.nbytes * (1 - self._min_saving)
@@ -193,12 +203,19 @@ class Coder:
     def plugins_in(self, coded: Coded) -> dict[str, str]:
         """The codecs and encodings of a tree that plugins offer, by id, and which plugins."""
         if isinstance(coded, CodedLeaf):
-            plugin = self._registry.registered("codecs", coded.codec).plugin
+            plugin = self._plugin_of("codecs", coded.codec)
             return {coded.codec: plugin} if plugin else {}
-        plugin = self._registry.registered("encodings", coded.encoding).plugin
+        plugin = self._plugin_of("encodings", coded.encoding)
         found = {coded.encoding: plugin} if plugin else {}
         for part in coded.parts.values():
             found |= self.plugins_in(part)
+        return found
+
+    def _plugin_of(self, kind: str, item_id: str) -> str:
+        """The plugin that offers something; asked for every leaf, so the answer is kept."""
+        found = self._plugins.get((kind, item_id))
+        if found is None:
+            found = self._plugins[kind, item_id] = self._registry.registered(kind, item_id).plugin
         return found
 
     def check_leaves(self, planned: Planned, coded: Coded) -> None:

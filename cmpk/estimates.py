@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.format.layout import MAX_EXPANSION
 from cmpk.kernels.interface import U8, Buffer
 
-__all__ = ["Estimate", "estimate", "expands_within", "is_noise", "may_repeat"]
+__all__ = ["Estimate", "Sampled", "estimate", "expands_within", "is_noise", "may_repeat"]
 
 _SAMPLE_NBYTES: Final = 1 << 16
 _CODED_SAMPLE_NBYTES: Final = 1 << 15
@@ -40,13 +43,37 @@ class Estimate(NamedTuple):
     stream: Buffer | None = None
 
 
-def estimate(codec: Codec, data: U8) -> Estimate | None:
+class Sampled:
+    """Bytes, and a sample of them whose values are counted once for all who ask.
+
+    Parameters
+    ----------
+    data : uint8 array, shape (n,)
+    """
+
+    def __init__(self, data: U8) -> None:
+        self.data = data
+
+    @functools.cached_property
+    def sample(self) -> U8:
+        """Pieces from all over the data; the data itself where it is small."""
+        return _sample(self.data, _SAMPLE_NBYTES)
+
+    @functools.cached_property
+    def counts(self) -> NDArray[np.uint64]:
+        """How often each byte occurs in the sample, shape (256,)."""
+        return kernels.active().byte_histogram(self.sample)
+
+
+def estimate(codec: Codec, sampled: Sampled) -> Estimate | None:
     """Stored size by the codec's own estimate on the data or a sample of it, or by coding a sample.
 
     None where the codec can't hold the data, or is sure not to make them fewer.
     """
-    sample = _sample(data, _SAMPLE_NBYTES)
-    nbytes = codec.estimate(sample)
+    data, sample = sampled.data, sampled.sample
+    nbytes = codec.estimate_counted(sampled.counts)
+    if nbytes is None:
+        nbytes = codec.estimate(sample)
     if nbytes is not None:
         return Estimate(nbytes * len(data) // max(1, len(sample)))
     # Coding takes much longer than counting does.
@@ -59,15 +86,14 @@ def estimate(codec: Codec, data: U8) -> Estimate | None:
     return Estimate(len(stream) * len(data) // len(sample))
 
 
-def is_noise(data: U8) -> bool:
+def is_noise(sampled: Sampled) -> bool:
     """Whether bytes look as if no codec could make them fewer: all values occur equally often."""
-    sample = _sample(data, _SAMPLE_NBYTES)
-    counts = kernels.active().byte_histogram(sample)
-    if len(sample) < _MIN_NOISE_NBYTES or not counts.all():
+    n = len(sampled.sample)
+    if n < _MIN_NOISE_NBYTES or not sampled.counts.all():
         return False
-    shares = counts / len(sample)
+    shares = sampled.counts / n
     # An unbiased estimate: a sample of m bytes of true noise comes out 255 / (2 m ln 2) bits short.
-    entropy = -float(shares @ np.log2(shares)) + 255 / (2 * len(sample) * float(np.log(2)))
+    entropy = -float(shares @ np.log2(shares)) + 255 / (2 * n * math.log(2))
     return entropy > _NOISE_ENTROPY
 
 
@@ -90,15 +116,21 @@ def may_repeat(data: U8, itemsize: int) -> bool:
     n_probes = max(len(data) // _PROBE_EVERY_NBYTES, min(_MIN_PROBES, len(data) // (2 * _PROBE_NBYTES)))
     n_probes = min(n_probes, _MAX_PROBES)
     stride = len(words) // itemsize // n_probes
-    # One from each stretch, scattered by the mixing function of splitmix64: from regular places, some
-    # distances would never be seen.
-    index = np.arange(n_probes, dtype=np.uint64)
-    mixed = (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    places = (np.arange(n_probes) * stride + _scattered(n_probes, stride)) * itemsize
+    found = np.sort(words[places])
+    return bool((found[1:] == found[:-1]).any())
+
+
+@functools.lru_cache(maxsize=16)
+def _scattered(n: int, below: int) -> NDArray[np.int64]:
+    """Numbers below another, scattered by the mixing function of splitmix64.
+
+    One for each stretch that is probed: from regular places, some distances would never be seen.
+    """
+    mixed = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)
-    places = (index * np.uint64(stride) + mixed % np.uint64(stride)) * np.uint64(itemsize)
-    found = np.sort(words[places.astype(np.intp)])
-    return bool((found[1:] == found[:-1]).any())
+    return (mixed % np.uint64(below)).astype(np.int64)
 
 
 def _sample(data: U8, nbytes: int) -> U8:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels.interface import U8, Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Codec"]
 
@@ -72,6 +76,13 @@ class Codec(ABC):
 
     def estimate(self, data: U8) -> int | None:
         """Stored size in bytes if it can be told much faster than by encoding, else None."""
+        return None
+
+    def estimate_counted(self, counts: NDArray[np.uint64]) -> int | None:
+        """The same from no more than how often each byte occurs, shape (256,); then `estimate` isn't asked.
+
+        None where that does not tell it.
+        """
         return None
 
     def corrupt(self, what: str) -> CorruptStreamError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cmpk import kernels
 from cmpk.codecs.base import Codec
 from cmpk.kernels.interface import U8, Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["BLOCK_SYMBOLS", "MAX_EXPANSION", "Bitpack"]
 
@@ -35,8 +39,16 @@ class Bitpack(Codec):
 
     def estimate(self, data: U8) -> int | None:
         """The exact size but for the last block's rounding."""
-        width = _width(data)
-        return 1 + -(-len(data) // 8) * width if width <= _MAX_WIDTH else None
+        return _stream_nbytes(_width(data), len(data))
+
+    def estimate_counted(self, counts: NDArray[np.uint64]) -> int | None:
+        """The exact size but for the last block's rounding; see `Codec.estimate_counted`."""
+        largest = len(counts.tobytes().rstrip(b"\0")) - 1 >> 3
+        return _stream_nbytes(max(1, largest.bit_length()), int(counts.sum()))
+
+
+def _stream_nbytes(width: int, n: int) -> int | None:
+    return 1 + -(-n // 8) * width if width <= _MAX_WIDTH else None
 
 
 def _width(data: U8) -> int:

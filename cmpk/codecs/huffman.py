@@ -62,6 +62,10 @@ class Huffman(Codec):
         """The size to a few bytes, from the histogram."""
         return stream_nbytes(kernels.active().byte_histogram(data))
 
+    def estimate_counted(self, counts: NDArray[np.uint64]) -> int:
+        """The size to a few bytes; see `Codec.estimate_counted`."""
+        return stream_nbytes(counts)
+
 
 def stream_nbytes(counts: NDArray[np.uint64]) -> int:
     """Size of the stream of bytes with a histogram, to a few bytes.
@@ -70,11 +74,8 @@ def stream_nbytes(counts: NDArray[np.uint64]) -> int:
     ----------
     counts : uint64 array, shape (256,)
     """
-    import numpy as np
-
     n = int(counts.sum())
     lengths = kernels.active().code_lengths(counts, MAX_CODE_LENGTH)
-    nbits = int((counts * lengths).sum()) + n // SYNC_SYMBOLS * _SYNC_NBITS
-    present = np.flatnonzero(counts)
-    n_lengths = int(present[-1] - present[0]) + 1 if n else 0
+    nbits = int(counts @ lengths) + n // SYNC_SYMBOLS * _SYNC_NBITS
+    n_lengths = len(lengths.tobytes().strip(b"\0"))
     return 4 + (n_lengths + 1) // 2 + 4 * (-(-n >> _CHUNK_LOG2)) + nbits // 8

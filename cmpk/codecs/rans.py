@@ -57,9 +57,12 @@ class Rans(Codec):
 
     def estimate(self, data: U8) -> int | None:
         """The size to a few bytes, from the histogram."""
+        return self.estimate_counted(kernels.active().byte_histogram(data))
+
+    def estimate_counted(self, counts: NDArray[np.uint64]) -> int | None:
+        """The size to a few bytes; see `Codec.estimate_counted`."""
         import numpy as np
 
-        counts = kernels.active().byte_histogram(data)
         return stream_nbytes(counts) if np.count_nonzero(counts) >= 2 else None
 
 
