@@ -195,16 +195,19 @@ def _groups_that_pay(part: Part, options: _Options) -> U8:
     n_groups = min(options.max_groups, spec.numel // _MIN_GROUP_ELEMENTS)
     if n_groups < 2 or spec.shape[0] < 64 * n_groups:
         return one
-    histograms = _sampled_histograms(part.data.reshape(spec.shape[0], -1), spec)
+    histograms = _sampled_histograms(part.data, spec)
     n_exponents = histograms.shape[1]
     present = np.flatnonzero(histograms.any(axis=0))
     histograms = histograms[:, present]
     scales = histograms @ np.arange(histograms.shape[1]) / histograms.sum(axis=1)
     group = np.searchsorted(np.quantile(scales, np.linspace(0, 1, n_groups + 1)[1:-1]), scales)
     for _ in range(_LLOYD_STEPS):
-        costs = np.stack([_code_costs(histograms[group == index].sum(axis=0)) for index in range(n_groups)])
+        members = group == np.arange(n_groups)[:, None]
+        costs = _code_costs(members @ histograms)
         totals = histograms @ costs.T
-        group = np.argmin(totals, axis=1)
+        before, group = group, np.argmin(totals, axis=1)
+        if np.array_equal(group, before):
+            break
     together = histograms.sum(axis=0)
     nbits_saved = (float(together @ _code_costs(together)) - float(totals.min(axis=1).sum())) / _BIT
     overhead = n_groups * _GROUP_NBYTES + spec.shape[0] * n_groups.bit_length() / 8
@@ -214,7 +217,26 @@ def _groups_that_pay(part: Part, options: _Options) -> U8:
     table = np.full((n_groups, n_exponents), 255, np.uint8)
     table[:, present] = np.minimum(np.rint(costs * (16 / _BIT)), 255)
     sums = kernels.active().row_costs(part.data, spec.dtype, spec.numel // spec.shape[0], table)
-    return np.unique(np.argmin(sums, axis=1), return_inverse=True)[1].astype(np.uint8)
+    return _numbered_densely(_lowest_column(sums), n_groups)
+
+
+def _lowest_column(sums: NDArray[np.uint64]) -> U8:
+    """Which number of each row is the smallest, the first of equal ones; shape (rows,).
+
+    Column by column: NumPy's ``argmin`` takes its time for each row of a few.
+    """
+    column = np.zeros(len(sums), np.uint8)
+    least = sums[:, 0]
+    for index in range(1, sums.shape[1]):
+        column[sums[:, index] < least] = index
+        least = np.minimum(least, sums[:, index])
+    return column
+
+
+def _numbered_densely(group: U8, n_groups: int) -> U8:
+    """The same groups, without numbers that none has."""
+    is_used = np.bincount(group, minlength=n_groups) > 0
+    return (np.cumsum(is_used) - 1).astype(np.uint8)[group]
 
 
 def _split(part: Part, dtype: str, options: _Options) -> Planned:
@@ -246,18 +268,18 @@ def _sample(part: Part) -> Part:
     return Part(TensorSpec(spec.dtype, sample.shape), sample.view(np.uint8))
 
 
-def _sampled_histograms(rows: U8, spec: TensorSpec) -> NDArray[np.float64]:
+def _sampled_histograms(data: U8, spec: TensorSpec) -> NDArray[np.float64]:
     """Histograms of the exponents of rows from all over a tensor; shape (sampled rows, 2**E)."""
     exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[spec.dtype]
-    itemsize = DTYPES[spec.dtype].nbytes
-    row_elements = min(rows.shape[1] // itemsize, _SAMPLE_ROW_ELEMENTS)
+    rows = data.view(f"<u{DTYPES[spec.dtype].nbytes}").reshape(spec.shape[0], -1)
+    row_elements = min(rows.shape[1], _SAMPLE_ROW_ELEMENTS)
     step = max(1, len(rows) * row_elements // _SAMPLE_ELEMENTS)
     picked = np.arange(0, len(rows) - step + 1, step)
     # One further along each step, lest rows that take turns be taken for rows that are all alike.
     picked += np.arange(len(picked)) % step
-    sample = np.ascontiguousarray(rows[picked, : row_elements * itemsize])
-    exponents = (sample.view(f"<u{itemsize}") >> mantissa_nbits) & ((1 << exponent_nbits) - 1)
-    cells = exponents.astype(np.int64) + (np.arange(len(sample)) << exponent_nbits)[:, None]
+    sample = rows[picked, :row_elements]
+    exponents = (sample >> mantissa_nbits) & ((1 << exponent_nbits) - 1)
+    cells = exponents + (np.arange(len(sample)) << exponent_nbits)[:, None]
     counts = np.bincount(cells.reshape(-1), minlength=len(sample) << exponent_nbits)
     return counts.reshape(len(sample), -1).astype(np.float64)
 
@@ -267,9 +289,14 @@ def _code_costs(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
     In parts of a bit, `_BIT` each, and whole numbers: sums of them are exact in any order, so that the
     groups, and the file, are the same whatever a machine adds up first.
+
+    Parameters
+    ----------
+    counts : float64 array, shape (symbols,) or (histograms, symbols)
     """
     smoothed = counts + 1 / 16
-    return np.asarray(np.rint(_BIT * np.minimum(15, np.log2(smoothed.sum() / smoothed))))
+    nbits = np.log2(smoothed.sum(axis=-1, keepdims=True) / smoothed)
+    return np.asarray(np.rint(_BIT * np.minimum(15, nbits)))
 
 
 def _best_upper(part: Part, options: _Options) -> _Upper:
@@ -296,7 +323,9 @@ def _window(counts: NDArray[np.uint64]) -> tuple[int, NDArray[np.uint64]]:
     The lowest such base: 0 where everything fits, which is most often.
     """
     if len(counts) <= 256:
-        return 0, np.pad(counts, (0, 256 - len(counts)))
+        covered = np.zeros(256, np.uint64)
+        covered[: len(counts)] = counts
+        return 0, covered
     ends = np.concatenate(([0], np.cumsum(counts)))
     base = int(np.argmax(ends[256:] - ends[:-256]))
     return base, counts[base : base + 256]
