@@ -24,6 +24,7 @@ from cmpk.passes.quantize import root_mean_square
 from cmpk.passes.scales import Slices
 from cmpk.passes.sensitivity import profile_of
 from cmpk.passes.weights import weights_of
+from cmpk.values import tiles
 
 if TYPE_CHECKING:
     from cmpk.calibration import TensorStatistics
@@ -111,17 +112,16 @@ def tensor_rate(part: Part, statistics: TensorStatistics | None = None) -> RateC
     factors = Slices(weights.shape, profile.axis, 0).spread(profile.factors.astype(np.float32))
     if profile.axis >= 0:
         weights = weights / factors
-    values = _sampled_rows(weights) / np.float32(mean)
-    histograms = _histograms(values)
-    points = [_point(histograms, float(step)) for step in STEPS]
+    values = _sampled_rows(weights)
+    # Of the least numbers the mean square is none in single precision.
+    histograms = _histograms(values, np.float32(max(mean, float(np.finfo(np.float32).tiny))))
+    nbits, errors, symbols = _points(histograms)
     row_bits = np.log2(len(histograms)) * (values.shape[0] / values.size)
-    scale = part.spec.numel / 8
-    sizes = np.array([(point.nbits + row_bits) * scale + point.symbols * _SYMBOL_NBYTES for point in points])
-    distortions = np.array([point.error for point in points]) * profile.sensitivity
+    sizes = (nbits + row_bits) * (part.spec.numel / 8) + symbols * _SYMBOL_NBYTES
     return RateCurve(
         STEPS,
         np.minimum.accumulate(sizes) + _TENSOR_NBYTES + profile.factors.size / 2,
-        np.maximum.accumulate(distortions),
+        np.maximum.accumulate(errors * profile.sensitivity),
         profile.is_of_loss,
     )
 
@@ -211,54 +211,95 @@ def _sampled_rows(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return matrix[:: max(1, matrix.size // _SAMPLE_ELEMENTS)]
 
 
-def _histograms(values: NDArray[np.float32]) -> F64:
+def _histograms(values: NDArray[np.float32], mean: np.float32) -> F64:
     """Histograms of rows of like scale, those of one scale together; shape (classes, `_BINS`)."""
-    bins = np.clip(values * np.float32(1 / _BIN) + np.float32(_BINS // 2), 0, _BINS - 1).astype(np.intp)
     n_classes = max(1, min(_CLASSES, values.size // _MIN_CLASS_ELEMENTS, values.shape[0] // 64))
+    first_bin = np.zeros((len(values), 1), np.intp)
     if n_classes > 1:
         energy = np.einsum("ij,ij->i", values, values)
         bounds = np.quantile(energy, np.linspace(0, 1, n_classes + 1)[1:-1])
-        bins += (np.searchsorted(bounds, energy) * _BINS)[:, None]
-    counts = np.bincount(bins.reshape(-1), minlength=n_classes * _BINS)
+        first_bin[:, 0] = np.searchsorted(bounds, energy) * _BINS
+    counts = np.zeros(n_classes * _BINS, np.int64)
+    for block in tiles(*values.shape):
+        scaled = values[block] / mean
+        scaled *= np.float32(1 / _BIN)
+        scaled += np.float32(_BINS // 2)
+        np.clip(scaled, 0, _BINS - 1, out=scaled)
+        bins = scaled.astype(np.intp)
+        bins += first_bin[block[0]]
+        counts += np.bincount(bins.reshape(-1), minlength=len(counts))
     return counts.reshape(n_classes, _BINS).astype(np.float64)
 
 
-class _Point(NamedTuple):
-    nbits: float
-    error: float
-    symbols: int
+class _Points(NamedTuple):
+    """Bits an element, squared errors and symbols of uniform quantizers; each of shape (`STEPS`,)."""
+
+    nbits: F64
+    errors: F64
+    symbols: NDArray[np.int64]
 
 
-def _point(histograms: F64, step: float) -> _Point:
-    """Bits an element, squared error and symbols of a uniform quantizer, from histograms."""
+def _points(histograms: F64) -> _Points:
+    """What uniform quantizers of all `STEPS` make, from histograms: all at once, an array of all codes.
+
+    Within a bin values lie evenly.
+    """
     density = histograms.sum(axis=0)
     total = float(density.sum())
     present = np.flatnonzero(density)
     used = slice(int(present[0]), int(present[-1]) + 1)
+    histograms, density = histograms[:, used], density[used]
     edges = np.arange(used.start - _BINS // 2, used.stop + 1 - _BINS // 2, dtype=np.float64) * _BIN
-    codes = np.arange(np.rint(edges[0] / step), np.rint(edges[-1] / step) + 1)
-    bounds = (np.append(codes, codes[-1] + 1) - 0.5) * step
-    nbits, symbols = 0.0, 0
-    for histogram in histograms[:, used]:
-        counts = _within(histogram, edges, bounds)
-        counts = counts[counts > 0]
-        nbits += float(counts @ np.log2(counts.sum() / counts)) if len(counts) else 0.0
-        symbols += int((counts >= 1).sum())
-    density = density[used]
-    counts = _within(density, edges, bounds)
-    nbits += float(counts[np.abs(codes) > _BYTE_CODES].sum()) * _EXCEPTION_NBITS
-    # Within a bin values lie evenly, so below a few bins a step's own width tells more than they do.
-    if step <= 4 * _BIN:
-        return _Point(nbits / total, step**2 / 12, symbols)
     middles = (edges[:-1] + edges[1:]) / 2
+    first, last = np.rint(edges[0] / STEPS), np.rint(edges[-1] / STEPS)
+    # One more each, whose lower bound is the last one's upper bound.
+    starts = np.concatenate(([0], np.cumsum(last - first + 2))).astype(np.intp)
+    step = np.repeat(STEPS, np.diff(starts))
+    codes = np.arange(starts[-1]) - np.repeat(starts[:-1] - first, np.diff(starts))
+    weights = np.concatenate([histograms, (density * middles)[None]])
+    within = np.diff(_below(weights, (codes - 0.5) * step / _BIN - edges[0] / _BIN), append=0)
+    within[:, starts[1:] - 1] = 0
+    of_classes, first_moments = within[:-1], within[-1]
+
+    def sums(values: F64) -> F64:
+        found: F64 = np.add.reduceat(values, starts[:-1], axis=-1)
+        return found
+
+    counts = of_classes.sum(axis=0)
+    nbits = sums(of_classes * np.log2(np.where(of_classes > 0, of_classes, 1))).sum(axis=0)
+    in_classes = histograms.sum(axis=1)
+    nbits = float(in_classes @ np.log2(np.maximum(in_classes, 1))) - nbits
+    nbits += sums(np.where(np.abs(codes) > _BYTE_CODES, counts, 0)) * _EXCEPTION_NBITS
     points = codes * step
-    error = float(density @ (np.square(middles) + _BIN**2 / 12) + counts @ np.square(points))
-    error -= 2 * float(_within(density * middles, edges, bounds) @ points)
-    return _Point(nbits / total, max(error / total, 0.0), symbols)
+    errors = float(density @ (np.square(middles) + _BIN**2 / 12)) + sums(
+        counts * np.square(points) - 2 * first_moments * points
+    )
+    # Below a few bins a step's own width tells more than the values do.
+    errors = np.where(STEPS <= 4 * _BIN, np.square(STEPS) / 12, errors / total)
+    symbols = sums((of_classes >= 1).sum(axis=0))
+    return _Points(nbits / total, np.maximum(errors, 0), symbols.astype(np.int64))
 
 
-def _within(weights: F64, edges: F64, bounds: F64) -> F64:
-    """Sums of a histogram's weights between bounds, those of a bin spread evenly over it."""
-    sums = np.concatenate(([0.0], np.cumsum(weights)))
-    found: F64 = np.diff(np.interp(bounds, edges, sums))
+def _below(weights: F64, bounds: F64) -> F64:
+    """Sums of histograms' weights below bounds, those of a bin spread evenly over it.
+
+    Parameters
+    ----------
+    weights : float64 array, shape (histograms, bins)
+    bounds : float64 array, shape (n,)
+        In bins from the first one's lower edge.
+
+    Returns
+    -------
+    float64 array, shape (histograms, n)
+    """
+    n_bins = weights.shape[1]
+    sums = np.zeros((len(weights), n_bins + 2))
+    np.cumsum(weights, axis=1, out=sums[:, 1:-1])
+    sums[:, -1] = sums[:, -2]
+    place = np.clip(bounds, 0, n_bins)
+    whole = place.astype(np.intp)
+    rest = place - whole
+    found: F64 = sums[:, whole]
+    found += rest * np.diff(sums, axis=1)[:, whole]
     return found

@@ -19,7 +19,7 @@ from cmpk.dtypes import DTYPES
 if TYPE_CHECKING:
     from cmpk.encodings.base import Part
 
-__all__ = ["BLOCK_ELEMENTS", "FLOAT_NAMES", "blocks", "from_float32", "to_float32"]
+__all__ = ["BLOCK_ELEMENTS", "FLOAT_NAMES", "blocks", "from_float32", "tiles", "to_float32"]
 
 BLOCK_ELEMENTS: Final = 1 << 16
 """Elements that `blocks` gives at a time: a few arrays of them fit a core's cache."""
@@ -103,6 +103,24 @@ def blocks(part: Part, n_elements: int = BLOCK_ELEMENTS) -> Iterator[tuple[slice
         stop = min(start + n_elements, part.spec.numel)
         data = part.data[start * itemsize : stop * itemsize]
         yield slice(start, stop), _widened(data, part.spec.dtype)
+
+
+def tiles(n_rows: int, n_columns: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a matrix into pieces of whole rows, or of parts of a row, of half `BLOCK_ELEMENTS` at most.
+
+    Work that takes several steps is best done piece by piece: what lies between the steps stays in a core's
+    cache, and takes no memory that must be mapped first.
+
+    Yields
+    ------
+    slice, slice
+        Rows and columns, in row-major order.
+    """
+    n_elements = BLOCK_ELEMENTS // 2
+    height, width = max(1, n_elements // max(1, n_columns)), n_elements
+    for top in range(0, n_rows, height):
+        for left in range(0, n_columns, width):
+            yield slice(top, min(top + height, n_rows)), slice(left, min(left + width, n_columns))
 
 
 def _widened(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:

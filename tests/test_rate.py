@@ -80,6 +80,14 @@ def test_what_cannot_be_quantized_has_no_curve(values: NDArray[np.float32]) -> N
     assert tensor_rate(part_of(values)) is None
 
 
+def test_the_least_numbers_there_are_have_a_curve() -> None:
+    values = np.zeros((64, 4096), np.float32)
+    values[0, 0] = np.finfo(np.float32).smallest_subnormal
+    curve = curve_of(values)
+    assert np.isfinite(curve.sizes).all()
+    assert np.isfinite(curve.distortions).all()
+
+
 def test_integers_have_no_curve() -> None:
     assert tensor_rate(Part(TensorSpec("I32", (4,)), np.ones(16, np.uint8))) is None
 
