@@ -54,16 +54,19 @@ class RowGroups(Encoding):
         group : uint8 array, shape (spec.shape[0],)
             The group of each row; every number below the largest occurs.
         """
-        import numpy as np
-
+        params, specs = self.layout(spec, group)
         rows = data.reshape(spec.shape[0], -1)
-        counts = np.bincount(group).tolist()
-        params: Params = {"rows": counts}
-        parts = [group] + [rows[group == index].reshape(-1) for index in range(len(counts))]
-        specs = self.part_specs(spec, params)
+        parts = [group] + [rows[group == index].reshape(-1) for index in range(len(specs) - 1)]
         return Encoded(
             params, {name: Part(specs[name], part) for name, part in zip(specs, parts, strict=True)}
         )
+
+    def layout(self, spec: TensorSpec, group: U8) -> tuple[Params, dict[str, TensorSpec]]:
+        """What `encode` makes, without the bytes: the parameters, and each part's type and shape."""
+        import numpy as np
+
+        params: Params = {"rows": np.bincount(group).tolist()}
+        return params, self.part_specs(spec, params)
 
     def decode_range(self, stored: Branch, start: int, stop: int, out: U8, decoder: Decoder) -> None:
         """See `Encoding.decode_range`."""

@@ -8,7 +8,7 @@ of a fixed number of bits are there for those who need them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,13 @@ from cmpk.encodings.affine import MAX_CODE
 from cmpk.encodings.base import Part
 from cmpk.encodings.row_groups import MAX_GROUPS, MAX_ROWS
 from cmpk.errors import RecipeError
-from cmpk.passes.base import Pass, Planned, Statistics, branch
+from cmpk.passes.base import Pass, Planned, Split, Statistics, branch
 from cmpk.passes.clipping import CLIPS, grid_of
 from cmpk.passes.options import check_known, choice, flag, integer, number, rows
 from cmpk.passes.row_classes import row_classes
 from cmpk.passes.scales import SCALE_DTYPES, Layout, Slices, layout
 from cmpk.passes.sensitivity import as_matrix, profile_of
-from cmpk.passes.uniform import error_feedback, quantize_rdo, quantize_uniform
+from cmpk.passes.uniform import error_feedback, largest_multiple, quantize_rdo, quantize_uniform
 from cmpk.passes.weights import apart_from_rows, weights_of
 from cmpk.values import from_float32, to_float32
 
@@ -54,7 +54,7 @@ class _Options(NamedTuple):
 class _Quantized(NamedTuple):
     """Codes and the scales that they are multiplied with."""
 
-    codes: NDArray[np.int32]
+    codes: NDArray[np.signedinteger[Any]]
     scale: NDArray[np.float32]
     slices: Slices
     scale_dtype: str
@@ -158,7 +158,8 @@ def _stepped(
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         return None
     spread = slices.spread(scale)
-    if np.abs(weights / spread).max() >= MAX_CODE // 2:
+    largest = largest_multiple(weights, spread)
+    if largest >= MAX_CODE // 2:
         return None
     if options.method == "gptq" and profile.root is not None:
         matrix = as_matrix(weights, statistics)
@@ -169,8 +170,14 @@ def _stepped(
     elif options.method == "rdo":
         codes = quantize_rdo(weights, spread)
     else:
-        codes = quantize_uniform(weights, spread)
+        codes = quantize_uniform(weights, spread, _holding(largest))
     return _Quantized(codes, scale, slices, scale_dtype)
+
+
+def _holding(largest: float) -> type[np.signedinteger[Any]]:
+    """The narrowest integer for the codes of magnitudes up to so many steps."""
+    # What comes next reads every code several times: the fewer bytes, the better.
+    return np.int8 if largest < 127.5 else np.int16 if largest < 32767.5 else np.int32
 
 
 def _even_steps(weights: NDArray[np.float32], options: _Options, slices: Slices) -> NDArray[np.float64]:
@@ -206,25 +213,24 @@ def _planned(part: Part, quantized: _Quantized, max_groups: int) -> Planned:
         shared_nbytes = 0 if slices.axis == 0 else 2 * len(quantized.scale)
         group = row_classes(quantized.codes.reshape(shape[0], -1), max_groups, shared_nbytes)
         if group.any():
-            encoded = RowGroups().encode(part.data, part.spec, group)
-            groups = {
-                str(index): _affine(encoded.parts[str(index)], quantized, group == index)
-                for index in range(int(group.max()) + 1)
-            }
-            return branch(RowGroups.id, part.spec, encoded, **groups)
-    return _affine(part, quantized, slice(None))
+            params, specs = RowGroups().layout(part.spec, group)
+            parts: dict[str, Planned] = {"group": Part(specs.pop("group"), group)}
+            for index, spec in enumerate(specs.values()):
+                parts[str(index)] = _affine(spec, quantized, group == index)
+            return Split(RowGroups.id, part.spec, params, parts)
+    return _affine(part.spec, quantized, slice(None))
 
 
-def _affine(part: Part, quantized: _Quantized, chosen: NDArray[np.bool_] | slice) -> Planned:
+def _affine(spec: TensorSpec, quantized: _Quantized, chosen: NDArray[np.bool_] | slice) -> Planned:
     codes, scale, slices, scale_dtype, zero_point = quantized
     of_rows = slices.axis == 0 and len(slices.shape) > 0
     encoded = Affine().encode(
         codes[chosen] if codes.ndim else codes,
-        part.spec,
+        spec,
         scale[chosen] if of_rows else scale,
         zero_point[chosen] if of_rows and zero_point is not None else zero_point,
         axis=slices.axis,
         group_size=slices.group_size,
         scale_dtype=scale_dtype,
     )
-    return branch(Affine.id, part.spec, encoded)
+    return branch(Affine.id, spec, encoded)

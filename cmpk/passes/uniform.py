@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from types import EllipsisType
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SLOPE", "code_nbits", "error_feedback", "quantize_rdo", "quantize_uniform"]
+from cmpk.values import BLOCK_ELEMENTS
+
+__all__ = ["SLOPE", "code_nbits", "error_feedback", "largest_multiple", "quantize_rdo", "quantize_uniform"]
 
 SLOPE: Final = float(2 * np.log(2) / 12)
 """Squared error, in steps squared, that a further bit removes at high rates: the derivative of Δ²/12."""
@@ -17,21 +21,52 @@ _MAX_BITS: Final = 24.0
 _RDO_SYMBOLS: Final = 1 << 12
 
 
-def quantize_uniform(values: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.int32]:
+def quantize_uniform(
+    values: NDArray[np.float32], step: NDArray[np.float32], dtype: type[np.signedinteger[Any]] = np.int32
+) -> NDArray[np.signedinteger[Any]]:
     """The nearest whole multiples of a step, ties to even.
 
     Parameters
     ----------
     values : float32 array
     step : float32 array that broadcasts against it, positive
+    dtype : type
+        An integer that holds all multiples; see `largest_multiple`.
 
     Returns
     -------
-    int32 array, shape of ``values``
+    dtype array, shape of ``values``
         The error of ``code * step`` is at most half a step.
     """
-    codes: NDArray[np.int32] = np.rint(values / step).astype(np.int32)
+    codes = np.empty(values.shape, dtype)
+    for rows, steps in _pieces(values, step):
+        scaled = values[rows] / steps
+        codes[rows] = np.rint(scaled, out=scaled)
     return codes
+
+
+def largest_multiple(values: NDArray[np.float32], step: NDArray[np.float32]) -> float:
+    """The largest magnitude of some values in steps; parameters as for `quantize_uniform`."""
+    if step.size == 1 and values.size:
+        # Division never changes the order of numbers, not by its rounding either.
+        return float(np.maximum(values.max(), -values.min()) / step.reshape(()))
+    return max(
+        (float(np.abs(values[rows] / steps).max()) for rows, steps in _pieces(values, step)), default=0.0
+    )
+
+
+def _pieces(
+    values: NDArray[np.float32], step: NDArray[np.float32]
+) -> Iterator[tuple[slice | EllipsisType, NDArray[np.float32]]]:
+    """Rows of values, so few that they stay in a core's cache, and their steps."""
+    steps = np.broadcast_to(step, values.shape)
+    if not values.shape:
+        yield ..., steps
+        return
+    height = max(1, BLOCK_ELEMENTS * len(values) // max(1, 2 * values.size))
+    for top in range(0, len(values) if values.size else 0, height):
+        rows = slice(top, top + height)
+        yield rows, steps[rows]
 
 
 def code_nbits(codes: NDArray[np.int32]) -> tuple[int, NDArray[np.float64]]:
