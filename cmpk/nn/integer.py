@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ import torch
 from cmpk.dtypes import to_torch
 from cmpk.encodings import Affine
 from cmpk.encodings.base import Branch, Decoder
-from cmpk.errors import CmpkError
 from cmpk.nn.compressed import Compressed
 from cmpk.nn.layers import CompressedLayer
+from cmpk.nn.weights import WeightTable
 
 __all__ = ["IntegerLinear", "IntegerWeight", "IntegerWeights", "integer_weight"]
 
@@ -122,39 +121,8 @@ def integer_weight(compressed: Compressed) -> IntegerWeight | None:
     return IntegerWeight(codes, scale, zero_point, (totals * scale).float(), to_torch(spec.dtype))
 
 
-class IntegerWeights:
-    """The weights of integer layers, by the names of their tensors; in place of `Weights`.
-
-    Parameters
-    ----------
-    stored : mapping of str to IntegerWeight
-    """
-
-    def __init__(self, stored: Mapping[str, IntegerWeight]) -> None:
-        self._stored = dict(stored)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._stored
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> IntegerWeights:
-        return self
-
-    def close(self) -> None:
-        """Let go of the weights."""
-        self._stored = {}
-
-    def stored(self, name: str) -> IntegerWeight:
-        """A weight as it is stored.
-
-        Raises
-        ------
-        CmpkError
-            If the weights have been closed.
-        """
-        try:
-            return self._stored[name]
-        except KeyError:
-            raise CmpkError(f"tensor {name!r}: the model has been closed; load it again") from None
+class IntegerWeights(WeightTable[IntegerWeight]):
+    """The weights of integer layers; in place of `Weights`."""
 
     def get(self, name: str) -> torch.Tensor:
         """A weight, dequantized."""

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
@@ -20,7 +20,15 @@ from cmpk.kernels.interface import U8
 from cmpk.nn.compressed import Compressed, as_tensor
 from cmpk.nn.untraced import untraced
 
-__all__ = ["Scratch", "Weights"]
+__all__ = ["Scratch", "WeightTable", "Weights"]
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_Weight = TypeVar("_Weight", bound=_Sized)
 
 
 class Scratch:
@@ -52,8 +60,48 @@ class Scratch:
         return lease
 
 
-class Weights:
-    """The compressed weights of a model, by the names of their tensors.
+class WeightTable(Generic[_Weight]):
+    """What is kept of a model's weights, by the names of their tensors.
+
+    Parameters
+    ----------
+    stored : mapping of str to a weight
+    """
+
+    def __init__(self, stored: Mapping[str, _Weight]) -> None:
+        self._stored = dict(stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # what is stored never changes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all weights take as they are stored."""
+        return sum(weight.nbytes for weight in self._stored.values())
+
+    def stored(self, name: str) -> _Weight:
+        """A weight as it is stored.
+
+        Raises
+        ------
+        CmpkError
+            If the weights have been closed.
+        """
+        try:
+            return self._stored[name]
+        except KeyError:
+            raise CmpkError(f"tensor {name!r}: the model has been closed; load it again") from None
+
+    def close(self) -> None:
+        """Let go of the weights; tensors that were handed out stay valid."""
+        self._stored = {}
+
+
+class Weights(WeightTable[Compressed]):
+    """Weights that are decoded for each use.
 
     While one is in use, the one that was used after it the last time is decoded on another thread. Several
     threads may use them at once, and processes that were forked.
@@ -64,7 +112,7 @@ class Weights:
     """
 
     def __init__(self, stored: Mapping[str, Compressed]) -> None:
-        self._stored = dict(stored)
+        super().__init__(stored)
         self._start()
 
     def _start(self) -> None:
@@ -77,38 +125,14 @@ class Weights:
         self._after: dict[str, str] = {}
         self._last = ""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Weights:
-        return self  # what is stored never changes
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._stored
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all weights take as they are stored."""
-        return sum(compressed.nbytes for compressed in self._stored.values())
-
     def close(self) -> None:
-        """Let go of the weights; tensors that were handed out stay valid."""
+        """As of any weights; what is decoded ahead is waited for."""
         with self._lock:
-            self._stored = {}
+            super().close()
             self._ready.clear()
             ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.shutdown()
-
-    def stored(self, name: str) -> Compressed:
-        """A weight as it is stored.
-
-        Raises
-        ------
-        CmpkError
-            If the weights have been closed.
-        """
-        try:
-            return self._stored[name]
-        except KeyError:
-            raise CmpkError(f"tensor {name!r}: the model has been closed; load it again") from None
 
     @untraced
     def get(self, name: str) -> torch.Tensor:
