@@ -132,6 +132,7 @@ def load_model(
     *,
     resident: str = ...,
     activations: str = ...,
+    dense_nbytes: int = ...,
     jobs: int | None = ...,
 ) -> tuple[list[str], list[str]]: ...
 
@@ -145,6 +146,7 @@ def load_model(
     *,
     resident: str = ...,
     activations: str = ...,
+    dense_nbytes: int = ...,
     jobs: int | None = ...,
 ) -> torch.nn.Module: ...
 
@@ -157,6 +159,7 @@ def load_model(
     *,
     resident: str = "dense",
     activations: str = "float",
+    dense_nbytes: int = 0,
     jobs: int | None = None,
 ) -> torch.nn.Module | tuple[list[str], list[str]]:
     """Load a file into a module, or make one for it.
@@ -183,6 +186,10 @@ def load_model(
     activations : str
         With ``quantized``, ``int8`` has linear layers round each token to 8 bits as well and multiply
         integers, which is faster and not bit-identical; see `cmpk.nn.IntegerLinear`.
+    dense_nbytes : int
+        Bytes of weights that are kept dense all the same: the smallest ones, which take the most calls.
+        Small batches, for which decoding takes longer than the layers do, run faster by as much of the
+        model as fits.
     jobs : int, optional
         Threads for loading; all cores by default.
 
@@ -210,6 +217,7 @@ def load_model(
         device=_device(device),
         resident=resident,
         activations=activations,
+        dense_nbytes=dense_nbytes,
         threads=threads,
     )
     if isinstance(model, torch.nn.Module):

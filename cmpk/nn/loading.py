@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -32,7 +33,6 @@ _MIN_NBYTES: Final = 1 << 14
 _MAX_CODES: Final = 0.57
 """Codes are kept where they take at most this share of what they decode to."""
 
-
 _SMALL_PART: Final = 256
 """A part that is this much smaller than its tensor, as a table of its rows, is decoded only once."""
 
@@ -53,6 +53,7 @@ def load(
     device: str | torch.device,
     resident: str,
     activations: str,
+    dense_nbytes: int,
     threads: int,
 ) -> Loaded:
     """Load a file into a model whose tensors it replaces; see `cmpk.torch.load_model`."""
@@ -63,6 +64,8 @@ def load(
             f"activations are {activations!r} and resident is {resident!r}; give 'float', or 'int8' "
             "with resident='quantized'"
         )
+    if dense_nbytes < 0:
+        raise SourceError(f"dense_nbytes is {dense_nbytes}; give 0 or more")
     target = checked_device(device)
     if resident != "dense" and target.type != "cpu":
         raise DeviceError(
@@ -76,7 +79,8 @@ def load(
                 f"{str(path)!r} does not fit the model: missing {fit.missing}, unexpected {fit.unexpected}"
             )
         slots = parameter_slots(model)
-        stored = {} if resident == "dense" else _stored(archive, fit, slots, resident, threads)
+        names = [] if resident == "dense" else _compressible(archive, fit, slots, resident, dense_nbytes)
+        stored = {name: _resident(archive, name, resident, threads) for name in names}
         integers = _integers(stored, fit, slots) if activations == "int8" else {}
         trees = {name: found for name, found in stored.items() if name not in integers}
         if stored:
@@ -131,27 +135,36 @@ def _fit(model: torch.nn.Module, archive: Archive) -> _Fit:
     return _Fit(names, missing, [name for name in archive if name not in own])
 
 
-def _stored(
-    archive: Archive, fit: _Fit, slots: Mapping[str, Slot], resident: str, threads: int
-) -> dict[str, Compressed]:
-    """The tensors that stay compressed: all of whose places in the model are layers that decode them."""
+def _compressible(
+    archive: Archive, fit: _Fit, slots: Mapping[str, Slot], resident: str, dense_nbytes: int
+) -> list[str]:
+    """The tensors that stay compressed: all of whose places in the model are layers that decode them.
+
+    The smallest are left out, of as many bytes as may be dense: they gain most for each byte.
+    """
     places: dict[str, list[str]] = {}
     for name, holder in fit.names.items():
         places.setdefault(holder, []).append(name)
-    stored = {}
+    found = []
     for holder, names in places.items():
-        if archive.spec(holder).nbytes < _MIN_NBYTES:
+        nbytes = archive.spec(holder).nbytes
+        if nbytes < _MIN_NBYTES:
             continue
         if not all(name in slots and is_supported(*slots[name]) for name in names):
             continue
-        root = archive.stored(holder)
-        if resident == "quantized" and _n_codes(root) > _MAX_CODES * archive.spec(holder).nbytes:
+        if resident == "quantized" and _n_codes(archive.stored(holder)) > _MAX_CODES * nbytes:
             continue
-        compressed = Compressed(holder, root, archive.streams(holder))
-        nbytes = archive.spec(holder).nbytes
-        max_nbytes = nbytes if resident == "quantized" else nbytes // _SMALL_PART
-        stored[holder] = with_raw_leaves(compressed, threads, max_nbytes)
-    return stored
+        found.append(holder)
+    found.sort(key=lambda holder: archive.spec(holder).nbytes)
+    ends = itertools.accumulate(archive.spec(holder).nbytes for holder in found)
+    return [holder for holder, end in zip(found, ends, strict=True) if end > dense_nbytes]
+
+
+def _resident(archive: Archive, name: str, resident: str, threads: int) -> Compressed:
+    """A tensor as it is kept: its codes, or all but its small tables entropy coded."""
+    nbytes = archive.spec(name).nbytes
+    compressed = Compressed(name, archive.stored(name), archive.streams(name))
+    return with_raw_leaves(compressed, threads, nbytes if resident == "quantized" else nbytes // _SMALL_PART)
 
 
 def _n_codes(root: Stored) -> int:

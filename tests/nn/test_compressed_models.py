@@ -66,6 +66,25 @@ def test_a_module_that_is_given_is_compressed_in_place(tmp_path: Path) -> None:
         load_model(model, packed(tmp_path, saved), resident="packed")
 
 
+def test_the_smallest_weights_are_dense_as_far_as_is_allowed(tmp_path: Path) -> None:
+    saved = seeded(Text)
+    path = packed(tmp_path, saved)
+    # first and second 65,536 bytes each, attention 49,152 and 16,384, the table 179,200.
+    for nbytes, expected in (
+        (16_383, {"embed", "first", "second", "attention", "attention.out_proj", "head"}),
+        (65_536, {"embed", "first", "second", "head"}),
+        (196_607, {"embed", "second", "head"}),
+        (375_807, {"embed", "head"}),
+        (1 << 40, set()),
+    ):
+        model = load_model(Text, path, resident="packed", dense_nbytes=nbytes).eval()
+        assert compressed_names(model) == expected
+        with torch.inference_mode():
+            assert torch.equal(model(inputs(Text)), saved(inputs(Text)))
+    with pytest.raises(SourceError, match="dense_nbytes is -1"):
+        load_model(Text, path, resident="packed", dense_nbytes=-1)
+
+
 @pytest.fixture
 def text(tmp_path: Path) -> nn.Module:
     return load_model(Text, packed(tmp_path, seeded(Text)), resident="packed").eval()
