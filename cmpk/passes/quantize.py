@@ -29,7 +29,7 @@ from cmpk.passes.uniform import error_feedback, largest_multiple, quantize_rdo, 
 from cmpk.passes.weights import apart_from_rows, weights_of
 from cmpk.values import from_float32, to_float32
 
-__all__ = ["DEFAULT_STEP", "METHODS", "Quantize", "root_mean_square"]
+__all__ = ["DEFAULT_STEP", "METHODS", "Quantize", "QuantizedCodes", "plan_codes", "root_mean_square"]
 
 DEFAULT_STEP: Final = 0.05
 METHODS: Final = ("gptq", "rdo", "nearest")
@@ -51,8 +51,20 @@ class _Options(NamedTuple):
     scale_dtype: str
 
 
-class _Quantized(NamedTuple):
-    """Codes and the scales that they are multiplied with."""
+class QuantizedCodes(NamedTuple):
+    """Codes and the scales that they are multiplied with.
+
+    Attributes
+    ----------
+    codes : signed integer array, shape of the tensor
+    scale : float32 array, shape (parts,)
+        Each exactly a ``scale_dtype``.
+    slices : Slices
+        The parts.
+    scale_dtype : str
+    zero_point : int32 array, shape (parts,), or None
+        None: all are 0.
+    """
 
     codes: NDArray[np.signedinteger[Any]]
     scale: NDArray[np.float32]
@@ -108,7 +120,7 @@ class Quantize(Pass):
             seen = _of_rows(statistics, kept)
             if not fixed:
                 found = _stepped(weights, chosen, seen, even="per" in options)
-                return None if found is None else _planned(rest, found, chosen.max_groups)
+                return None if found is None else plan_codes(rest, found, chosen.max_groups)
             slices = chosen.scaled.slices(rest.spec.shape, statistics)
             grid = grid_of(
                 weights,
@@ -120,8 +132,8 @@ class Quantize(Pass):
                 scale_dtype=chosen.scale_dtype,
             )
             codes = grid.codes(weights, slices)
-            quantized = _Quantized(codes, grid.scale, slices, grid.scale_dtype, grid.zero_point)
-            return _planned(rest, quantized, 1)
+            quantized = QuantizedCodes(codes, grid.scale, slices, grid.scale_dtype, grid.zero_point)
+            return plan_codes(rest, quantized, 1)
 
         return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
 
@@ -143,7 +155,7 @@ def _of_rows(statistics: Statistics | None, kept: NDArray[np.intp] | slice) -> S
 
 def _stepped(
     weights: NDArray[np.float32], options: _Options, statistics: Statistics | None, *, even: bool
-) -> _Quantized | None:
+) -> QuantizedCodes | None:
     profile = profile_of(weights, statistics)
     even = even or profile.axis < 0
     if even:
@@ -171,7 +183,7 @@ def _stepped(
         codes = quantize_rdo(weights, spread)
     else:
         codes = quantize_uniform(weights, spread, _holding(largest))
-    return _Quantized(codes, scale, slices, scale_dtype)
+    return QuantizedCodes(codes, scale, slices, scale_dtype)
 
 
 def _holding(largest: float) -> type[np.signedinteger[Any]]:
@@ -205,8 +217,17 @@ def _nearest_scales(steps: NDArray[np.float64], dtype: str) -> tuple[NDArray[np.
     return scale, dtype
 
 
-def _planned(part: Part, quantized: _Quantized, max_groups: int) -> Planned:
-    """Store codes; rows of like magnitude together, where that makes them smaller."""
+def plan_codes(part: Part, quantized: QuantizedCodes, max_groups: int) -> Planned:
+    """Store codes; rows of like magnitude together, where that makes them smaller.
+
+    Parameters
+    ----------
+    part : Part
+        The tensor that they stand for.
+    quantized : QuantizedCodes
+    max_groups : int
+        At most so many groups of rows have a code table of their own.
+    """
     shape, slices = part.spec.shape, quantized.slices
     can_group = len(shape) > 1 and shape[0] <= MAX_ROWS and not slices.group_size
     if can_group and max_groups > 1 and DTYPES[part.spec.dtype].nbytes:
@@ -221,7 +242,7 @@ def _planned(part: Part, quantized: _Quantized, max_groups: int) -> Planned:
     return _affine(part.spec, quantized, slice(None))
 
 
-def _affine(spec: TensorSpec, quantized: _Quantized, chosen: NDArray[np.bool_] | slice) -> Planned:
+def _affine(spec: TensorSpec, quantized: QuantizedCodes, chosen: NDArray[np.bool_] | slice) -> Planned:
     codes, scale, slices, scale_dtype, zero_point = quantized
     of_rows = slices.axis == 0 and len(slices.shape) > 0
     encoded = Affine().encode(

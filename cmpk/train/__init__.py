@@ -4,13 +4,16 @@ Plain PyTorch for any module and any training loop; it ends in an archive, and p
 changes no value. Imported only where it is used, never by loading.
 
 What is trained in place of a tensor is a parametrization (`torch.nn.utils.parametrize`): a `Mask`, `Shared`
-values. They compose in the order in which they are attached, and are part of the state dict. One that knows
-how its tensor is stored is `Storable`.
+values, `Quantized`, `Binary` or `Ternary` weights. They compose in the order in which they are attached,
+and are part of the state dict. One that knows how its tensor is stored is `Storable`.
 """
 
 from __future__ import annotations
 
+from cmpk.train.activations import QuantizedInput, quantize_inputs
 from cmpk.train.cycle import Cycle, Epoch, Result, Trial, compress_to
+from cmpk.train.fake_quantize import Quantized, quantize
+from cmpk.train.few_levels import Binary, Ternary, binarize, ternarize
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
 from cmpk.train.saving import Storable, packed, save
@@ -18,14 +21,19 @@ from cmpk.train.schedules import cubic, iterative, one_shot
 from cmpk.train.sharing import Shared, reassign, share
 
 __all__ = [
+    "Binary",
     "Cycle",
     "Epoch",
     "Mask",
+    "Quantized",
+    "QuantizedInput",
     "Result",
     "Shared",
     "Storable",
+    "Ternary",
     "Trial",
     "attach",
+    "binarize",
     "compress_to",
     "cubic",
     "iterative",
@@ -34,9 +42,12 @@ __all__ = [
     "packed",
     "parametrizations_of",
     "prune",
+    "quantize",
+    "quantize_inputs",
     "reassign",
     "save",
     "share",
+    "ternarize",
     "trained_state",
     "weight_names",
 ]
