@@ -66,6 +66,7 @@ def cmpk_passes() -> Sequence[Pass]:
         passes.Prune(),
         passes.Share(),
         passes.MergeRows(),
+        passes.MergeTensors(),
         passes.Factorize(),
         passes.Cast(),
         passes.Quantize(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cmpk.dtypes import TensorSpec
@@ -58,6 +58,18 @@ class _Step:
     takes_statistics: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _OfRule:
+    """The tensors whose rule it is, as often as they are asked for; before that nothing is read."""
+
+    chain: Chain
+    index: int
+    tensors: Callable[[], Iterator[tuple[str, Part, Statistics | None]]]
+
+    def __iter__(self) -> Iterator[tuple[str, Part, Statistics | None]]:
+        return self.chain.tensors_of(self.index, self.tensors())
+
+
 class Chain:
     """A recipe's passes at work; may be used by several threads.
 
@@ -87,14 +99,14 @@ class Chain:
             for at, step in enumerate(steps):
                 if type(step.item).settle is not Pass.settle:
                     with blame(f"pass {step.item.id!r}", step.plugin):
-                        options = step.item.settle(self._of_rule(index, tensors), step.options)
+                        options = step.item.settle(_OfRule(self, index, tensors), step.options)
                     steps[at] = dataclasses.replace(step, options=options)
 
-    def _of_rule(
-        self, index: int, tensors: Callable[[], Iterator[tuple[str, Part, Statistics | None]]]
+    def tensors_of(
+        self, index: int, tensors: Iterable[tuple[str, Part, Statistics | None]]
     ) -> Iterator[tuple[str, Part, Statistics | None]]:
-        """The tensors whose rule it is; nothing is read before the first is asked for."""
-        for name, part, statistics in tensors():
+        """Those of some tensors whose rule is the one of this number."""
+        for name, part, statistics in tensors:
             if self._rule_for(name, part.spec, statistics) == index:
                 yield name, part, statistics
 

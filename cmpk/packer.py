@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import blake3
+import msgspec
 
 from cmpk import kernels
 from cmpk.chain import Chain, Outcome, read_only
@@ -17,7 +18,7 @@ from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import blame
 from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, Quality, TensorEntry
-from cmpk.format.layout import FOOTER_NBYTES, PREAMBLE_NBYTES
+from cmpk.format.layout import FOOTER_NBYTES, MAX_EXPANSION, PREAMBLE_NBYTES
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.kernels.interface import U8
 from cmpk.parallel import in_order
@@ -208,6 +209,7 @@ class Packer:
         self.notes, self.nbytes_of, self._providers, self._lossy = [], {}, {}, set()
         self._steps = steps or {}
         tensors: list[TensorEntry] = []
+        # Tensors that are stored, by what they were and have become, and by the latter alone.
         holders: dict[tuple[TensorSpec, str, str], str] = {}
         left_alone: dict[str, list[str]] = {}
         done = 0
@@ -215,14 +217,21 @@ class Packer:
             if packed is None:
                 tensors.append(_alias(tensor, tensor.tied_to, tied=1))
             else:
-                # Tensors that were equal may not be any more, and those that are may not have been.
-                holder = holders.setdefault((tensor.spec, packed.source_digest, packed.digest), tensor.name)
                 for pass_id in packed.left_alone:
                     left_alone.setdefault(pass_id, []).append(tensor.name)
-                if holder != tensor.name and tensor.spec.nbytes and not tensor.shared:
-                    tensors.append(_alias(tensor, holder, tied=0))
+                whole, result = (
+                    (tensor.spec, packed.digest, packed.source_digest),
+                    (tensor.spec, packed.digest, ""),
+                )
+                equal, merged = holders.get(whole), holders.get(result)
+                if equal is not None and tensor.spec.nbytes and not tensor.shared:
+                    tensors.append(_alias(tensor, equal, tied=0))
+                elif merged is not None and packed.quality is not None and not tensor.shared:
+                    tensors.append(self._merge(tensor, merged, packed.quality))
                 else:
                     tensors.append(self._write_tensor(tensor, packed, writer))
+                    holders.setdefault(whole, tensor.name)
+                    holders.setdefault(result, tensor.name)
                 if steps is not None:
                     self._keep(tensor.name, steps.get(tensor.name), packed)
             # Views of one storage are more bytes than the file that they come from.
@@ -251,9 +260,10 @@ class Packer:
         statistics = self._statistics(tensor.name)
         part = self._chain.before(tensor.name, Part(tensor.spec, data), statistics, PLANNED_PASS)
         curve = None if part is None else tensor_rate(part, statistics)
-        if curve is None:
+        if part is None or curve is None:
             return self._pack_tensor(tensor, data, threads)
-        return curve, blake3.blake3(data.data).hexdigest()
+        # Tensors that passes before have made equal are planned as one.
+        return curve, blake3.blake3(part.data.data).hexdigest()
 
     def _pack_tensor(self, tensor: SourceTensor, data: U8, threads: int) -> _Packed:
         name = tensor.name
@@ -321,6 +331,10 @@ class Packer:
         if repeated is not None:
             outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
             coded = repeated
+        spec = outcome.source.spec
+        if spec.nbytes > MAX_EXPANSION * (stored_nbytes(coded) + 1):
+            # More than a reader would believe of a tree; of one stream it never is.
+            coded = self._coder.smallest_leaf(Part(spec, decoded(coded, spec, threads)), threads)
         return outcome, coded
 
     def _lossless(self, name: str, spec: TensorSpec) -> Callable[[Part, int], Coded]:
@@ -339,6 +353,11 @@ class Packer:
         if self._kept_nbytes + nbytes <= _KEPT_NBYTES:
             self._kept[name] = step, packed
             self._kept_nbytes += nbytes
+
+    def _merge(self, tensor: SourceTensor, holder: str, quality: Quality) -> TensorEntry:
+        """A tensor that was not equal to one that is stored, and has become so."""
+        self._lossy.add(tensor.name)
+        return _alias(tensor, holder, tied=0, quality=msgspec.structs.replace(quality, coded_millibits=0))
 
     def _write_tensor(self, tensor: SourceTensor, packed: _Packed, writer: ContainerWriter) -> TensorEntry:
         self._providers |= self._coder.plugins_in(packed.coded)
@@ -378,8 +397,8 @@ class Packer:
         return FileEntry(path=file.path, nbytes=nbytes, sha256=sha256, segments=file.segments, literal=node)
 
     def _is_lossy(self, entry: TensorEntry) -> bool:
-        name = entry.data.params["target"] if entry.data.encoding == "alias" else entry.name
-        return name in self._lossy
+        target = entry.data.params["target"] if entry.data.encoding == "alias" else entry.name
+        return entry.name in self._lossy or target in self._lossy
 
 
 def _note_left_alone(pass_id: str, names: list[str]) -> str:
@@ -395,5 +414,5 @@ def _entry(tensor: SourceTensor, digest: str, node: Node, quality: Quality | Non
     return TensorEntry(name=tensor.name, dtype=dtype, shape=shape, blake3=digest, quality=quality, data=node)
 
 
-def _alias(tensor: SourceTensor, target: str, tied: int) -> TensorEntry:
-    return _entry(tensor, "", Node(encoding="alias", params={"target": target, "tied": tied}))
+def _alias(tensor: SourceTensor, target: str, tied: int, quality: Quality | None = None) -> TensorEntry:
+    return _entry(tensor, "", Node(encoding="alias", params={"target": target, "tied": tied}), quality)

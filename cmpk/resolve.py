@@ -11,7 +11,7 @@ from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Branch, Encoding, Leaf, Stored
 from cmpk.errors import CmpkError, FormatError, PluginError, UnknownIdError, blame
 from cmpk.format.layout import MAX_EXPANSION, MAX_TENSOR_NBYTES
-from cmpk.format.manifest import Manifest, Node, TensorEntry
+from cmpk.format.manifest import Manifest, Node, TensorEntry, leaves
 from cmpk.registry import find, registry
 
 __all__ = ["require_installed", "resolve_files", "resolve_tensors", "resolve_tree"]
@@ -41,6 +41,8 @@ def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Sto
             root = resolver.resolve(entry.data, TensorSpec(entry.dtype, entry.shape), is_root=True)
             if entry.data.encoding == "alias":
                 _check_alias(entry, by_name)
+            else:
+                _check_tree(entry)
         except FormatError as error:
             raise FormatError(f"tensor {entry.name!r}: {error}") from None
         by_name[entry.name] = entry
@@ -174,6 +176,13 @@ def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:
         raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
     if codec is not None and nbytes > codec.max_expansion * node.nbytes:
         raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
+
+
+def _check_tree(entry: TensorEntry) -> None:
+    stored = sum(leaf.nbytes for leaf in leaves(entry.data))
+    nbytes = TensorSpec(entry.dtype, entry.shape).nbytes
+    if nbytes > MAX_EXPANSION * stored + MAX_EXPANSION:
+        raise FormatError(f"streams of {stored} bytes can't hold {nbytes} bytes")
 
 
 def _check_alias(entry: TensorEntry, earlier: dict[str, TensorEntry]) -> None:

@@ -63,7 +63,7 @@ def need(condition: object, rule: str) -> None:
 # container.md, section 2: the file
 
 MAGIC = bytes.fromhex("89 43 4D 50 4B 0D 0A 1A")
-VERSION = (0, 2)
+VERSION = (0, 3)
 
 PREAMBLE_NBYTES = 16
 FOOTER_NBYTES = 72
@@ -324,11 +324,14 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
             need(integers(figures, 0, (1 << 63) - 1), f"tensor {name!r}: a figure of quality is out of range")
         if node.encoding == "alias":
             check_alias(node, spec, tensors)
-            need(digest == "" and not is_lossy, f"tensor {name!r}: an alias with a blake3 or quality")
-            is_lossy = tensors[node.params["target"]].is_lossy
+            need(digest == "", f"tensor {name!r}: an alias with a blake3")
+            need(not is_lossy or not node.params["tied"], f"tensor {name!r}: tied, with a quality of its own")
+            is_lossy = is_lossy or tensors[node.params["target"]].is_lossy
         else:
             need(is_hex(digest, 64), f"tensor {name!r}: blake3 is not 64 hexadecimal digits")
             check_node(node, spec)
+            bound = MAX_EXPANSION * stored_nbytes(node) + MAX_EXPANSION
+            need(spec.nbits <= 8 * bound, f"tensor {name!r}: its streams can't decode to {spec.nbytes} bytes")
         tensors[name] = Tensor(name, spec, digest, is_lossy, node)
     return list(tensors.values())
 
@@ -368,6 +371,11 @@ def check_node(node: Node, spec: Spec) -> None:
         need(list(node.parts) == list(parts), f"{node.encoding}: the parts are not {list(parts)}")
         for name, part in node.parts.items():
             check_node(part, parts[name])
+
+
+def stored_nbytes(node: Node) -> int:
+    """Bytes of all streams of a tree."""
+    return node.nbytes + sum(map(stored_nbytes, node.parts.values()))
 
 
 def read_files(values: list[Any], tensors: list[Tensor]) -> list[File]:

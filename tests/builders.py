@@ -22,7 +22,7 @@ from cmpk.importers import ModelSource, SourceTensor
 from cmpk.packing import pack
 
 MAGIC = b"\x89CMPK\r\n\x1a"
-PREAMBLE = MAGIC + bytes([0, 0, 2, 0, 0, 0, 0, 0])
+PREAMBLE = MAGIC + bytes([0, 0, 3, 0, 0, 0, 0, 0])
 
 Node = dict[str, Any]
 

@@ -26,7 +26,7 @@ from tools.vectors import (
 from tools.vectors.cases import Invalid, Valid
 from tools.vectors.valid_codebooks import codebooks_of_vectors_page
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
-from tools.vectors.valid_container import attachments, container, elements, qualities
+from tools.vectors.valid_container import attachments, container, elements, expansion, qualities
 from tools.vectors.valid_encodings import (
     alias_page,
     codebook_page,
@@ -48,6 +48,7 @@ def valid_vectors() -> list[Valid]:
         *container(),
         *elements(),
         *qualities(),
+        *expansion(),
         *attachments(),
         *zstd_page(),
         *bitpack_page(),

@@ -134,12 +134,13 @@ def _archive_json(path: str, archive: Archive, figures: ArchiveFigures) -> dict[
 
 def _tensor_json(archive: Archive, name: str) -> dict[str, Any]:
     entry, holder = archive.entry(name), archive.entry(archive.target_of(name))
+    quality = entry.quality or holder.quality
     return {
         "name": name,
         "dtype": entry.dtype,
         "shape": entry.shape,
         "blake3": holder.blake3,
-        "quality": holder.quality.to_json() if holder.quality else None,
+        "quality": quality.to_json() if quality else None,
         "data": _node_json(archive.stored(name)),
     }
 

@@ -153,7 +153,7 @@ def show_tensor(out: Console, archive: Archive, entry: TensorEntry) -> None:
     facts.add_row("size", f"{tally.nbytes:,} bytes, stored in {tally.stored_nbytes:,}")
     facts.add_row("ratio", f"{decimal_text(tally.ratio, 4)}, {decimal_text(tally.bits, 2)} bits per element")
     facts.add_row("blake3", archive.entry(target).blake3)
-    quality = archive.entry(target).quality
+    quality = entry.quality or archive.entry(target).quality
     if quality is not None:
         bits = ", ".join(f"{stage} {count:.2f}" for stage, count in quality.bits.items())
         facts.add_row(
@@ -162,7 +162,9 @@ def show_tensor(out: Console, archive: Archive, entry: TensorEntry) -> None:
         facts.add_row("zeros", f"{quality.zeros:,}")
         facts.add_row("stages", f"{bits} bits per element")
     if target != entry.name:
-        relation = "tied to" if archive.is_tied(entry.name) else "equal to"
+        relation = (
+            "merged with" if entry.quality else "tied to" if archive.is_tied(entry.name) else "equal to"
+        )
         facts.add_row(relation, plain(target))
     out.print(Text(plain(entry.name), "bold"))
     out.print(facts)

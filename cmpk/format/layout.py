@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MAGIC: Final = b"\x89CMPK\r\n\x1a"
-VERSION: Final = (0, 2)
+VERSION: Final = (0, 3)
 
 PREAMBLE_NBYTES: Final = 16
 FOOTER_NBYTES: Final = 72

@@ -196,8 +196,10 @@ def _check_tensors(manifest: Manifest) -> None:
         try:
             _check_node(tensor.data, 1)
             if tensor.data.encoding == "alias":
-                if tensor.blake3 or tensor.quality is not None:
-                    raise FormatError("an alias has no blake3 and no quality of its own")
+                if tensor.blake3:
+                    raise FormatError("an alias has no blake3")
+                if tensor.quality is not None and tensor.data.params.get("tied") == 1:
+                    raise FormatError("a tensor that is tied has no quality of its own")
             elif not _HEX_64.match(tensor.blake3):
                 raise FormatError("blake3 is not 64 hexadecimal digits")
             if tensor.quality is not None and not all(

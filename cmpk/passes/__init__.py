@@ -5,6 +5,7 @@ from cmpk.passes.cast import Cast
 from cmpk.passes.factorize import Factorize
 from cmpk.passes.fixed_width import Binarize, FixedPoint, NormalFloat, RoundInt, Ternarize
 from cmpk.passes.merge_rows import MergeRows
+from cmpk.passes.merge_tensors import MergeTensors
 from cmpk.passes.prune import Prune
 from cmpk.passes.quantize import Quantize
 from cmpk.passes.share import Share
@@ -16,6 +17,7 @@ __all__ = [
     "Factorize",
     "FixedPoint",
     "MergeRows",
+    "MergeTensors",
     "NormalFloat",
     "Pass",
     "Planned",

@@ -114,8 +114,8 @@ class Pass(ABC):
         Parameters
         ----------
         tensors : iterable of (str, Part, Statistics or None)
-            Those that the rule is for, as they come from the source. The model is read when the first is
-            taken; take none where nothing depends on it.
+            Those that the rule is for, as they come from the source. Each time that the first is taken, the
+            model is read; take none where nothing depends on it.
         options : mapping
             The pass's entry in the recipe.
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from cmpk.encodings import Codebook
 from cmpk.encodings.base import Part
-from cmpk.errors import RecipeError
 from cmpk.passes.base import Pass, Planned, Statistics, branch
-from cmpk.passes.options import check_known, number, rows
-from cmpk.passes.similar_rows import METRICS, representatives
+from cmpk.passes.options import check_known, rows
+from cmpk.passes.similar_rows import METRICS, metric_and_threshold, representatives
 from cmpk.passes.weights import apart_from_rows, weights_of
 
 __all__ = ["MergeRows"]
@@ -34,12 +33,7 @@ class MergeRows(Pass):
     ) -> Planned | None:
         """See `Pass.apply`."""
         check_known(self.id, options, (*METRICS, "keep_rows"))
-        given = [metric for metric in METRICS if metric in options]
-        if len(given) != 1:
-            raise RecipeError(f"pass 'merge_rows': give either euclidean or cosine, not {given or 'none'}")
-        metric = given[0]
-        low, high = (-1.0, 1.0) if metric == "cosine" else (0.0, np.inf)
-        threshold = number(self.id, options, metric, 0.0, low, high)
+        metric, threshold = metric_and_threshold(self.id, options)
         return apart_from_rows(
             part, rows(self.id, options, "keep_rows"), lambda rest, _: _merged(rest, metric, threshold)
         )

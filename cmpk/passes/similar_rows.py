@@ -1,17 +1,36 @@
-"""Rows that are so alike that one can stand for several."""
+"""Rows, or tensors, that are so alike that one can stand for several."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "representatives"]
+from cmpk.errors import RecipeError
+from cmpk.passes.options import number
+
+__all__ = ["METRICS", "metric_and_threshold", "representatives"]
 
 METRICS: Final = ("euclidean", "cosine")
 
 _BLOCK_ROWS: Final = 256
+
+
+def metric_and_threshold(pass_id: str, options: Mapping[str, object]) -> tuple[str, float]:
+    """Which of `METRICS` a recipe gives, and how near is near enough.
+
+    Raises
+    ------
+    RecipeError
+        If it gives none or both, or a number out of range.
+    """
+    given = [metric for metric in METRICS if metric in options]
+    if len(given) != 1:
+        raise RecipeError(f"pass {pass_id!r}: give either euclidean or cosine, not {given or 'none'}")
+    low, high = (-1.0, 1.0) if given[0] == "cosine" else (0.0, np.inf)
+    return given[0], number(pass_id, options, given[0], 0.0, low, high)
 
 
 def representatives(

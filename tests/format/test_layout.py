@@ -22,7 +22,7 @@ from cmpk.format.layout import (
 
 
 def test_the_preamble_is_what_the_specification_shows() -> None:
-    assert preamble() == bytes.fromhex("89434d504b0d0a1a 0000 0200 00000000")
+    assert preamble() == bytes.fromhex("89434d504b0d0a1a 0000 0300 00000000")
     check_preamble(preamble())
 
 

@@ -207,8 +207,11 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
         ({**LOSSY, "quality": {"zeros": 1 << 63}}, "not within 63 bits"),
         ({**LOSSY, "quality": {"zeros": 1.5}}, "can't be read"),
         ({**LOSSY, "quality": {"error_ppb": 1, "sqnr": 1}}, "unknown field"),
-        ({"data": SAME["data"], "blake3": "", "quality": {}}, "no quality of its own"),
-        ({"data": {"encoding": "alias"}}, "no blake3 and no quality of its own"),
+        (
+            {"data": {"encoding": "alias", "params": {"tied": 1}}, "blake3": "", "quality": {}},
+            "no quality of its own",
+        ),
+        ({"data": {"encoding": "alias"}}, "an alias has no blake3"),
         ({"data": {}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "encoding": "e"}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "params": {"a": 1}}}, "a leaf has no params"),

@@ -91,7 +91,7 @@ def test_nothing_may_follow_the_footer_or_come_before_the_preamble(extra: bytes)
         (lambda data: data[: PREAMBLE_NBYTES + FOOTER_NBYTES - 1], "too few"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .cmpk file"),
         (lambda data: data.replace(b"\r\n\x1a", b"\n\x1a"), "not a .cmpk file"),
-        (lambda data: data[:8] + b"\x01\x00" + data[10:], "format version 1.2"),
+        (lambda data: data[:8] + b"\x01\x00" + data[10:], "format version 1.3"),
         (lambda data: data[:10] + b"\x01\x00" + data[12:], "format version 0.1"),
         (lambda data: data[:12] + b"\x01" + data[13:], "reserved"),
         (lambda data: data[:-1] + b"\x1b", "footer is missing"),

@@ -38,9 +38,8 @@ PUBLIC = {
     "cmpk.nn": "CompressedEmbedding CompressedLayer IntegerLinear RESIDENT close load",
     "cmpk.numpy": "load load_file read_array save save_file",
     "cmpk.passes": """
-        Binarize Cast Factorize FixedPoint MergeRows NormalFloat Pass Planned Prune Quantize RoundInt Share
-        Split SplitFloats
-        Statistics Ternarize
+        Binarize Cast Factorize FixedPoint MergeRows MergeTensors NormalFloat Pass Planned
+        Prune Quantize RoundInt Share Split SplitFloats Statistics Ternarize
     """,
     "cmpk.recipe": "MODULES PassUse Recipe Rule builtin_names builtin_text load_recipe",
     "cmpk.registry": """

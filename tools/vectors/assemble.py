@@ -171,7 +171,7 @@ def build(
     **footer
         Fields that differ from what is right: offset, stored_nbytes, nbytes, sha256, reserved, magic.
     """
-    out = bytearray(MAGIC + struct.pack("<HHI", 0, 2, 0))
+    out = bytearray(MAGIC + struct.pack("<HHI", 0, 3, 0))
     for stored in leaves(content):
         if stored.get("codec") == "raw" and len(stored.stream) >= aligned_from:
             out += padding * (-len(out) % 64)

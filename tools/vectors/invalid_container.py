@@ -44,7 +44,7 @@ def file_layout() -> Iterator[Invalid]:
     yield of("file-of-two-magics", "2: preamble and footer do not overlap", MAGIC * 2)
     yield of("preamble-magic", "2.1: magic", b"\x88" + EXAMPLE[1:])
     yield of("preamble-magic-as-text", "2.1: magic", EXAMPLE.replace(b"\r\n", b"\n", 1) + b"\n")
-    for name, major, minor in (("minor", 0, 3), ("older", 0, 1), ("major", 1, 0), ("both", 65535, 65535)):
+    for name, major, minor in (("minor", 0, 4), ("older", 0, 2), ("major", 1, 0), ("both", 65535, 65535)):
         data = EXAMPLE[:8] + struct.pack("<HH", major, minor) + EXAMPLE[12:]
         yield of(f"version-{name}", "2.1: a reader must refuse a version it does not know", data, "version")
     yield of("preamble-reserved", "2.1: reserved is 0", EXAMPLE[:15] + b"\1" + EXAMPLE[16:])

@@ -8,6 +8,7 @@ from typing import Any
 from .assemble import Object, branch, build, file, leaf, manifest, one, swap, tensor
 from .cases import Invalid, raw
 from .streams import frame, huffman, rle_block, zstd
+from .valid_container import repeated
 
 __all__ = [
     "expansion",
@@ -96,10 +97,15 @@ def qualities() -> Iterator[Invalid]:
     yield of("unknown-member", "canonical JSON", {"zeros": 1, "zzz": 1})
     yield of("members-in-another-order", "canonical JSON", {"zeros": 1, "error_ppb": 1})
     yield of("member-of-0", "canonical JSON", {"zeros": 0})
-    alias = tensor("b", "U8", [3], ABC, branch("alias", {"target": "a", "tied": 0}), quality={"zeros": 1})
+    alias = tensor("b", "U8", [3], ABC, branch("alias", {"target": "a", "tied": 1}), quality={"zeros": 1})
     data = build(manifest([tensor("a", "U8", [3], ABC, raw(ABC)), alias]))
-    rule = "container.md, section 3.1: an alias has no quality"
-    yield Invalid("quality-of-an-alias", rule, "format", "open", data)
+    rule = "encodings/alias.md: a tensor that is tied has no quality of its own"
+    yield Invalid("quality-of-a-tied-tensor", rule, "format", "open", data)
+    alias = tensor("b", "U8", [3], ABC, branch("alias", {"target": "a", "tied": 0}), quality={"zeros": 1})
+    both = file("f", ABC + ABC, [{"count": 2}])
+    data = build(manifest([tensor("a", "U8", [3], ABC, raw(ABC)), alias], [both]))
+    rule = "container.md, section 3.3: a file with a lossy alias has no sha256"
+    yield Invalid("quality-of-an-alias-in-a-file-with-a-digest", rule, "format", "open", data)
     rule = "container.md, section 3: calibration is empty or 64 lower-case hexadecimal digits"
     for name, digest in (("short", "0" * 63), ("upper-case", "A" * 64)):
         yield Invalid(f"calibration-{name}", rule, "format", "open", build(manifest(calibration=digest)))
@@ -195,6 +201,12 @@ def expansion() -> Iterator[Invalid]:
     content = one("U8", [1 << 48, 0], b"", rows)
     rule = "container.md, section 3.2: a leaf decodes to no more than MAX_EXPANSION allows"
     yield Invalid("expansion-of-a-part", rule, "format", "open", build(content))
+    rule = "container.md, section 3.2: a tree decodes to no more than MAX_EXPANSION allows"
+    n = 65536 * (30 + 1) // 8 + 1
+    yield Invalid("expansion-of-a-tree", rule, "format", "open", build(one("F64", [n], b"", repeated(n))))
+    unknown = branch("no-such-encoding", x=raw(ABC))
+    content = one("U8", [65536 * 4 + 1], b"", unknown)
+    yield Invalid("expansion-of-an-unknown-encoding", rule, "format", "open", build(content))
 
 
 def unknown_ids() -> Iterator[Invalid]:

@@ -6,11 +6,11 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 
-from .assemble import branch, file, leaf, manifest, one, tensor
+from .assemble import Object, branch, file, leaf, manifest, one, tensor
 from .cases import NBITS, Valid, container_example, raw
 from .streams import balanced, frame, frame_of_runs, huffman, noise, raw_block, rle_block, zstd
 
-__all__ = ["attachments", "container", "elements", "qualities", "safetensors"]
+__all__ = ["attachments", "container", "elements", "expansion", "qualities", "repeated", "safetensors"]
 
 
 def shortened(text: bytes) -> bytes:
@@ -121,6 +121,19 @@ def qualities() -> Iterator[Valid]:
     yield Valid("quality-figures", manifest(entries))
 
 
+def repeated(n: int) -> Object:
+    """A tree of 30 stored bytes for ``n`` times one F64, 131,072 < n <= 262,144: codes into a list of one."""
+    blocks = rle_block(0, 1 << 17), rle_block(0, n - (1 << 17))
+    codes = leaf("zstd", zstd([frame(n, *blocks)]))
+    return branch("codebook", {"size": 1}, codes=codes, centroids=raw(noise(8)))
+
+
+def expansion() -> Iterator[Valid]:
+    """container.md, section 3.2: as much as a tree may decode to."""
+    n = 65536 * (30 + 1) // 8
+    yield Valid("expansion-of-a-tree", one("F64", [n], noise(8) * n, repeated(n)))
+
+
 def attachments() -> Iterator[Valid]:
     """container.md, section 3.3."""
     config = b'{"model_type": "bert"}\n'
@@ -173,6 +186,13 @@ def attachments() -> Iterator[Valid]:
         file("d", rows[3][3], [{"first": 3, "count": 1}], sha256=""),
     ]
     yield Valid("files-with-and-without-a-digest", manifest(lossy, parts))
+
+    merged = [*tensors[:3], tensor(*rows[3], target, quality={"error_ppb": 7})]
+    parts = [
+        file("a", rows[0][3] + rows[1][3] + rows[2][3], [{"count": 3}]),
+        file("d", rows[3][3], [{"first": 3, "count": 1}], sha256=""),
+    ]
+    yield Valid("files-of-a-merged-tensor", manifest(merged, parts))
 
     gap = b"\0\0\0"
     mixed = header + rows[0][3] + gap + rows[0][3] + gap

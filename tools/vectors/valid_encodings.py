@@ -121,6 +121,11 @@ def alias_page() -> Iterator[Valid]:
     entries.append(tensor("lm_head", "F32", [1, 3], data, branch("alias", {"target": "wte", "tied": 1})))
     entries.append(tensor("copy", "F32", [1, 3], data, branch("alias", {"target": "wte", "tied": 0})))
     yield Valid("alias", manifest(entries))
+    merged = branch("alias", {"target": "wte", "tied": 0})
+    own = tensor("near", "F32", [1, 3], data, merged, quality={"error_ppb": 999_999, "cosine_ppb": 1})
+    lossy = tensor("wte", "F32", [1, 3], data, raw(data), quality={"error_ppb": 5, "coded_millibits": 32000})
+    yield Valid("alias-of-a-merged-tensor", manifest([entries[0], own]))
+    yield Valid("alias-of-a-lossy-tensor-merged", manifest([lossy, own, entries[1], entries[2]]))
 
 
 def nested() -> Iterator[Valid]:
