@@ -12,8 +12,18 @@ from __future__ import annotations
 
 from cmpk.train.activations import QuantizedInput, quantize_inputs
 from cmpk.train.cycle import Cycle, Epoch, Result, Trial, compress_to
+from cmpk.train.distillation import (
+    Ensemble,
+    attention_loss,
+    copy_layers,
+    hidden_loss,
+    logit_loss,
+    soft_loss,
+    spaced_layers,
+)
 from cmpk.train.fake_quantize import Quantized, quantize
 from cmpk.train.few_levels import Binary, Ternary, binarize, ternarize
+from cmpk.train.hints import AttentionHint, HiddenHint, Hints
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
 from cmpk.train.saving import Storable, packed, save
@@ -21,9 +31,13 @@ from cmpk.train.schedules import cubic, iterative, one_shot
 from cmpk.train.sharing import Shared, reassign, share
 
 __all__ = [
+    "AttentionHint",
     "Binary",
     "Cycle",
+    "Ensemble",
     "Epoch",
+    "HiddenHint",
+    "Hints",
     "Mask",
     "Quantized",
     "QuantizedInput",
@@ -33,11 +47,15 @@ __all__ = [
     "Ternary",
     "Trial",
     "attach",
+    "attention_loss",
     "binarize",
     "compress_to",
+    "copy_layers",
     "cubic",
+    "hidden_loss",
     "iterative",
     "kept_shares",
+    "logit_loss",
     "one_shot",
     "packed",
     "parametrizations_of",
@@ -47,6 +65,8 @@ __all__ = [
     "reassign",
     "save",
     "share",
+    "soft_loss",
+    "spaced_layers",
     "ternarize",
     "trained_state",
     "weight_names",

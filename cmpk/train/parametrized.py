@@ -13,7 +13,15 @@ from torch.nn.utils import parametrize
 
 from cmpk.errors import SourceError
 
-__all__ = ["attach", "evaluating", "input_of", "parametrizations_of", "trained_state", "weight_names"]
+__all__ = [
+    "attach",
+    "evaluating",
+    "input_of",
+    "latent_tensors",
+    "parametrizations_of",
+    "trained_state",
+    "weight_names",
+]
 
 WEIGHTED: Final = (
     nn.Linear,
@@ -97,6 +105,21 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
             elif not _INSIDE.search(key):
                 state[key] = value
     return state
+
+
+def latent_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model by the names of `trained_state`, as they are below any parametrizations.
+
+    They are the model's own: what is written into them changes it.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in model.state_dict(keep_vars=True).items():
+        original = _ORIGINAL.match(key)
+        if original is not None:
+            tensors.setdefault(original["module"] + original["name"], value)
+        elif not _INSIDE.search(key):
+            tensors[key] = value
+    return tensors
 
 
 @contextlib.contextmanager
