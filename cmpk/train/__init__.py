@@ -11,6 +11,7 @@ and are part of the state dict. One that knows how its tensor is stored is `Stor
 from __future__ import annotations
 
 from cmpk.train.activations import QuantizedInput, quantize_inputs
+from cmpk.train.archives import take_up
 from cmpk.train.cycle import Cycle, Epoch, Result, Trial, compress_to
 from cmpk.train.distillation import (
     Ensemble,
@@ -67,6 +68,7 @@ __all__ = [
     "share",
     "soft_loss",
     "spaced_layers",
+    "take_up",
     "ternarize",
     "trained_state",
     "weight_names",

@@ -117,7 +117,7 @@ def latent_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
         original = _ORIGINAL.match(key)
         if original is not None:
             tensors.setdefault(original["module"] + original["name"], value)
-        elif not _INSIDE.search(key):
+        elif not _INSIDE.search(key) and isinstance(value, torch.Tensor):
             tensors[key] = value
     return tensors
 
