@@ -87,6 +87,11 @@ class Chain:
     def __init__(self, recipe: Recipe, offers: Registry) -> None:
         self._rules = [(rule, [_step(use, offers) for use in rule.passes]) for rule in recipe.rules]
 
+    @property
+    def is_lossless(self) -> bool:
+        """Whether no pass can change a tensor."""
+        return all(step.item.is_lossless for _, steps in self._rules for step in steps)
+
     def settle(self, tensors: Callable[[], Iterator[tuple[str, Part, Statistics | None]]]) -> None:
         """Let passes look at all of their tensors before the first is packed; see `Pass.settle`.
 

@@ -168,6 +168,7 @@ class Packer:
         same_as: dict[str, str] = {}
         holders: dict[tuple[TensorSpec, str], str] = {}
         others_nbytes, numel = PREAMBLE_NBYTES + FOOTER_NBYTES, 0
+        source.expects_digests = False
         done = 0
         for tensor, found in in_order(source, self._survey_tensor, self._jobs):
             done = min(done + tensor.spec.nbytes, source.nbytes)
@@ -208,6 +209,8 @@ class Packer:
         """
         self.notes, self.nbytes_of, self._providers, self._lossy = [], {}, {}, set()
         self._steps = steps or {}
+        # What is put together from lossy tensors is not the file that was packed, and has no digest.
+        source.expects_digests = self._chain.is_lossless
         tensors: list[TensorEntry] = []
         # Tensors that are stored, by what they were and have become, and by the latter alone.
         holders: dict[tuple[TensorSpec, str, str], str] = {}
@@ -392,8 +395,7 @@ class Packer:
                 self._providers |= plugins
             node = node_of(coded, writer.add_stream)
         nbytes = len(literal) + sum(TensorSpec(entry.dtype, entry.shape).nbytes for entry in inside)
-        # What is put together from lossy tensors is not the file that was packed.
-        sha256 = "" if is_lossy else file.sha256
+        sha256 = "" if is_lossy else file.sha256()
         return FileEntry(path=file.path, nbytes=nbytes, sha256=sha256, segments=file.segments, literal=node)
 
     def _is_lossy(self, entry: TensorEntry) -> bool:

@@ -53,8 +53,9 @@ class SourceFile:
         What it consists of; see spec/container.md, section 3.3.
     literal : bytes-like
         The literal bytes, one after another.
-    sha256 : str
-        Of the whole file, in hexadecimal.
+    sha256 : function
+        Gives the SHA-256 of the whole file, in hexadecimal; called if it is stored, before the source is
+        closed.
     takes_other_values : bool
         Whether it is still a file of its form when its tensors have other values. Where lossy passes
         change one that is not, it is left out.
@@ -63,7 +64,7 @@ class SourceFile:
     path: str
     segments: list[Segment]
     literal: U8
-    sha256: str
+    sha256: Callable[[], str]
     takes_other_values: bool = True
 
 
@@ -78,11 +79,15 @@ class ModelSource(ABC):
         Bytes that will be read in all, for progress.
     notes : list of str
         What a user should know about how it was taken, a line each.
+    expects_digests : bool
+        Whether the digests of files are likely to be asked for. May be cleared before tensors are taken:
+        a source that would hash a file on the way then does so when it is asked.
     """
 
     metadata: dict[str, str]
     nbytes: int
     notes: list[str]
+    expects_digests: bool = True
 
     @abstractmethod
     def tensors(self) -> Iterator[SourceTensor]:

@@ -63,6 +63,7 @@ class DirectorySource(ModelSource):
 
     def tensors(self) -> Iterator[SourceTensor]:
         """See `ModelSource.tensors`."""
+        self._tensors.expects_digests = self.expects_digests
         return self._tensors.tensors()
 
     def files(self) -> Iterator[SourceFile]:
@@ -89,7 +90,7 @@ def attachment(name: str, path: Path) -> SourceFile:
     except OSError as error:
         raise SourceError(f"can't read {str(path)!r}: {error.strerror}") from error
     segments = [Segment(literal=len(content))] if len(content) else []
-    return SourceFile(name, segments, content, hashlib.sha256(content.data).hexdigest())
+    return SourceFile(name, segments, content, lambda: hashlib.sha256(content.data).hexdigest())
 
 
 def _files_below(root: Path) -> list[tuple[str, Path]]:

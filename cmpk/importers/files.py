@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cmpk.encodings.base import allocate
 from cmpk.errors import SourceError
 from cmpk.kernels.interface import U8
 
-__all__ = ["open_unbuffered", "read_exactly"]
+__all__ = ["file_digest", "open_unbuffered", "read_exactly"]
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
@@ -46,3 +47,18 @@ def read_exactly(file: io.FileIO, nbytes: int) -> U8:
             raise SourceError(f"{str(file.name)!r} was changed while it was read")
         done += got
     return data
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises
+    ------
+    SourceError
+        If it can't be read.
+    """
+    with open_unbuffered(path) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise SourceError(f"can't read {str(path)!r}: {error.strerror}") from error

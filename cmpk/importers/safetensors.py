@@ -17,7 +17,7 @@ from cmpk.dtypes import TensorSpec
 from cmpk.errors import FormatError, SourceError
 from cmpk.format.manifest import Segment, check_tensor
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
-from cmpk.importers.files import open_unbuffered, read_exactly
+from cmpk.importers.files import file_digest, open_unbuffered, read_exactly
 from cmpk.kernels.interface import U8
 
 __all__ = ["SafetensorsFile", "SafetensorsImporter", "SafetensorsSource", "header_of"]
@@ -125,7 +125,7 @@ def _naturals(value: object) -> bool:
 
 
 class SafetensorsFile:
-    """An open file, read once from front to back, and hashed on the way.
+    """An open file, read once from front to back.
 
     Parameters
     ----------
@@ -133,10 +133,17 @@ class SafetensorsFile:
         The file.
     name : str
         Its path in the archive.
+
+    Attributes
+    ----------
+    is_hashed : bool
+        Whether it is hashed on the way; to be set before the first tensor is read.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
+        self.is_hashed = True
+        self._path = path
         self._file = open_unbuffered(path)
         self.nbytes = os.fstat(self._file.fileno()).st_size
         try:
@@ -159,8 +166,13 @@ class SafetensorsFile:
             If the file has become shorter.
         """
         data = read_exactly(self._file, nbytes)
-        self._sha256.update(data.data)
+        if self.is_hashed:
+            self._sha256.update(data.data)
         return data
+
+    def digest(self) -> str:
+        """SHA-256 of the whole file, in hexadecimal; reads it again if it was not hashed on the way."""
+        return self._sha256.hexdigest() if self.is_hashed else file_digest(self._path)
 
     def source_file(self, first: int) -> SourceFile:
         """How the file is put together again.
@@ -173,9 +185,7 @@ class SafetensorsFile:
         segments = [Segment(literal=len(self.header.stored))]
         if self.header.entries:
             segments.append(Segment(first=first, count=len(self.header.entries)))
-        return SourceFile(
-            self.name, segments, np.frombuffer(self.header.stored, np.uint8), self._sha256.hexdigest()
-        )
+        return SourceFile(self.name, segments, np.frombuffer(self.header.stored, np.uint8), self.digest)
 
 
 class SafetensorsSource(ModelSource):
@@ -190,6 +200,7 @@ class SafetensorsSource(ModelSource):
     def tensors(self) -> Iterator[SourceTensor]:
         """See `ModelSource.tensors`."""
         for file in self._files:
+            file.is_hashed = self.expects_digests
             for entry in file.header.entries:
                 nbytes = entry.stop - entry.start
                 yield SourceTensor(entry.name, entry.spec, functools.partial(file.read_next, nbytes))

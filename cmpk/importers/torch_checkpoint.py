@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import io
 import pickle
 import zipfile
@@ -18,7 +17,7 @@ import numpy as np
 from cmpk.errors import SourceError
 from cmpk.format.manifest import Segment
 from cmpk.importers.base import Importer, ModelSource, SourceFile, SourceTensor
-from cmpk.importers.files import open_unbuffered, read_exactly
+from cmpk.importers.files import file_digest, open_unbuffered, read_exactly
 from cmpk.importers.state_dict import StateDictSource
 from cmpk.kernels.interface import U8
 
@@ -120,7 +119,6 @@ class TorchCheckpointSource(ModelSource):
         """See `ModelSource.files`."""
         segments: list[Segment] = []
         literals: list[U8] = []
-        digest = hashlib.sha256()
         at = 0
         with open_unbuffered(self._path) as file:
             for place, nbytes, index in [*sorted(self._taken), (self.nbytes, 0, -1)]:
@@ -128,10 +126,8 @@ class TorchCheckpointSource(ModelSource):
                     continue  # a view into a tensor that has been taken already
                 if place > at:
                     literals.append(_read(file, at, place - at))
-                    digest.update(literals[-1].data)
                     segments.append(Segment(literal=place - at))
                 if nbytes:
-                    digest.update(_read(file, place, nbytes).data)
                     segments.append(Segment(first=index, count=1))
                 at = place + nbytes
         # Each record of the zip file has a checksum, which other values would belie.
@@ -139,7 +135,7 @@ class TorchCheckpointSource(ModelSource):
             self._path.name,
             segments,
             np.concatenate(literals),
-            digest.hexdigest(),
+            functools.partial(file_digest, self._path),
             takes_other_values=False,
         )
 
