@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -38,6 +38,9 @@ Evaluate = Callable[[Mapping[str, "torch.Tensor"]], float]
 
 _PLANNED_RECIPE = "balanced"
 """Where a budget and no recipe is given."""
+
+_KEPT_NBYTES: Final = 128 << 20
+"""A file that was measured is kept if it has at most so many bytes: it may be what is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +169,34 @@ def pack(
         elif budget is not None and budget.error is None:
             plan, notes = work.planned(budget)
             steps = plan.steps
-        source = stack.enter_context(work.opened(is_last=True))
-        writer = ContainerWriter(sink)
-        manifest, sha256 = work.write(source, writer, steps)
+        written = work.write(sink, steps)
+    manifest = written.manifest
     return PackReport(
-        source_nbytes=source.nbytes,
-        nbytes=writer.nbytes,
+        source_nbytes=written.source_nbytes,
+        nbytes=written.nbytes,
         n_tensors=len(manifest.tensors),
         n_files=len(manifest.files),
-        sha256=sha256,
+        sha256=written.sha256,
         seconds=time.perf_counter() - started,
-        notes=[*source.notes, *notes, *packer.notes],
+        notes=[*written.source_notes, *notes, *written.notes],
         quality=summary_of(
             (entry.name, TensorSpec(entry.dtype, entry.shape).numel, entry.quality)
             for entry in manifest.tensors
         ),
         recipe=chosen.name,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A file that was written, and what there is to say of it."""
+
+    manifest: Manifest
+    sha256: str
+    nbytes: int
+    source_nbytes: int
+    source_notes: list[str]
+    notes: list[str]
 
 
 class _Work:
@@ -196,6 +210,7 @@ class _Work:
         self._metadata = metadata
         self._progress = progress
         self._survey: Survey | None = None
+        self._measured: tuple[Mapping[str, float], MemorySink, _Written] | None = None
 
     def reopen(self) -> ModelSource:
         """The model once more, from its first tensor on."""
@@ -203,42 +218,41 @@ class _Work:
             raise SourceError("the model must be read more than once to be planned: give a path or tensors")
         return open_source(self._src, self._packer.registry)
 
-    @contextlib.contextmanager
-    def opened(self, *, is_last: bool = False) -> Iterator[ModelSource]:
-        """The model, closed at the end; the last time, one that can be read only once will do."""
-        with contextlib.closing(
-            open_source(self._src, self._packer.registry) if is_last else self.reopen()
-        ) as source:
-            yield source
-
-    def write(
-        self,
-        source: ModelSource,
-        writer: ContainerWriter,
-        steps: Mapping[str, float] | None,
-    ) -> tuple[Manifest, str]:
-        """Write the whole file; the manifest and its SHA-256."""
-        manifest = self._packer.pack(source, writer, self._progress, steps)
-        if self._metadata is not None:
-            manifest = msgspec.structs.replace(manifest, metadata=dict(self._metadata))
-        return manifest, writer.finish(manifest).manifest_sha256.hex()
+    def write(self, sink: ByteSink, steps: Mapping[str, float] | None) -> _Written:
+        """Write the whole file: the one that was measured last, if it is that."""
+        if self._measured is not None:
+            of_steps, kept, written = self._measured
+            if of_steps == steps and kept.is_whole:
+                kept.copy_to(sink)
+                return written
+        return self._packed(sink, steps)
 
     def survey(self) -> Survey:
         """What can be planned."""
         if self._survey is None:
-            with self.opened() as source:
+            with contextlib.closing(self.reopen()) as source:
                 self._survey = self._packer.survey(source, self._progress)
         return self._survey
 
-    def measure(self, steps: Mapping[str, float], sink: ByteSink | None = None) -> Sizes:
+    def measure(self, steps: Mapping[str, float]) -> Sizes:
         """The sizes of the file that steps make."""
-        writer = ContainerWriter(sink or _Nowhere())
-        with self.opened() as source:
-            self.write(source, writer, self._for_all(steps))
+        self._measured = None
+        of_all, sink = self._for_all(steps), MemorySink(_KEPT_NBYTES)
+        written = self._packed(sink, of_all)
+        self._measured = of_all, sink, written
         sizes = dict.fromkeys(steps, 0)
         for name, holder in self.survey().same_as.items():
             sizes[holder] += self._packer.nbytes_of.get(name, 0)
-        return Sizes(writer.nbytes, sizes)
+        return Sizes(written.nbytes, sizes)
+
+    def _packed(self, sink: ByteSink, steps: Mapping[str, float] | None) -> _Written:
+        writer = ContainerWriter(sink)
+        with contextlib.closing(open_source(self._src, self._packer.registry)) as source:
+            manifest = self._packer.pack(source, writer, self._progress, steps)
+            if self._metadata is not None:
+                manifest = msgspec.structs.replace(manifest, metadata=dict(self._metadata))
+            sha256 = writer.finish(manifest).manifest_sha256.hex()
+            return _Written(manifest, sha256, writer.nbytes, source.nbytes, source.notes, self._packer.notes)
 
     def planned(self, budget: Budget) -> tuple[Plan, list[str]]:
         """Steps that meet a size, and what there is to say of them."""
@@ -270,8 +284,8 @@ class _Work:
             except PassError:  # smaller than any file
                 return target, -math.inf
             sink = MemorySink()
-            sizes = self.measure({name: plan.steps[name] for name in survey.curves}, sink)
-            return sizes.nbytes, _score(score_of, sink.getvalue())
+            written = self.write(sink, plan.steps)
+            return written.nbytes, _score(score_of, sink.getvalue())
 
         target, score = smallest_good(trial, least, most, min_score)
         plan, _ = self.planned(Budget(nbytes=target))
@@ -281,14 +295,6 @@ class _Work:
         """The steps of all tensors, those included that equal one that was planned."""
         same_as = self.survey().same_as
         return {name: steps[holder] for name, holder in same_as.items() if holder in steps}
-
-
-class _Nowhere:
-    """Takes bytes and drops them."""
-
-    def write(self, data: Any, /) -> int:
-        """Take bytes."""
-        return len(data)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,10 @@ from cmpk import builtins
 from cmpk.encodings import Affine
 from cmpk.encodings.base import Part
 from cmpk.errors import PassError, RecipeError, SourceError
+from cmpk.format import Manifest
 from cmpk.hookspecs import hookimpl
 from cmpk.importers.state_dict import StateDictSource
+from cmpk.packer import Packer
 from cmpk.passes import Pass, Planned, Statistics
 from cmpk.passes.base import branch
 from cmpk.planner import Budget, Sizes, meet, smallest_good
@@ -105,6 +107,24 @@ def test_the_planned_file_does_not_depend_on_what_is_kept_in_memory(monkeypatch:
     expected = packed(target_bpw=3)
     monkeypatch.setattr("cmpk.packer._KEPT_NBYTES", 1 << 14)
     assert packed(target_bpw=3) == expected
+    monkeypatch.setattr("cmpk.packing._KEPT_NBYTES", 1 << 14)
+    assert packed(target_bpw=3) == expected
+
+
+def test_the_file_that_was_measured_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Packer):
+        n_packed = 0
+
+        def pack(self, *arguments: Any) -> Manifest:
+            Counting.n_packed += 1
+            return super().pack(*arguments)
+
+    monkeypatch.setattr("cmpk.packing.Packer", Counting)
+    packed(target_bpw=3)
+    rounds, Counting.n_packed = Counting.n_packed, 0
+    monkeypatch.setattr("cmpk.packing._KEPT_NBYTES", 1 << 14)
+    packed(target_bpw=3)
+    assert Counting.n_packed == rounds + 1
 
 
 def test_what_the_recipe_protects_is_kept() -> None:

@@ -33,18 +33,46 @@ class ByteSink(Protocol):
 
 
 class MemorySink:
-    """Takes what is written without copying it, until all of it is asked for at once."""
+    """Takes what is written without copying it, until all of it is asked for at once.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    max_nbytes : int, optional
+        Of more, nothing is kept.
+    """
+
+    def __init__(self, max_nbytes: int | None = None) -> None:
         self._pieces: list[memoryview] = []
+        self._max_nbytes = max_nbytes
+        self._nbytes = 0
 
     def write(self, data: memoryview, /) -> None:
         """Keep a piece; it must not change until `getvalue`."""
-        self._pieces.append(data)
+        self._nbytes += len(data)
+        if self.is_whole:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything is there that was written."""
+        return self._max_nbytes is None or self._nbytes <= self._max_nbytes
 
     def getvalue(self) -> bytes:
         """All pieces, one after another."""
         return b"".join(self._pieces)
+
+    def copy_to(self, sink: ByteSink) -> None:
+        """Write all pieces to another.
+
+        Raises
+        ------
+        DestinationError
+            If it does not take them.
+        """
+        for piece in self._pieces:
+            _write(sink, piece)
 
 
 class ContainerWriter:
@@ -89,16 +117,20 @@ class ContainerWriter:
         return footer
 
     def _write(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                taken = self._sink.write(rest)
-            except OSError as error:
-                raise DestinationError(f"writing failed: {error.strerror or error}") from error
-            if taken == 0 or (taken is None and isinstance(self._sink, io.RawIOBase)):
-                raise DestinationError("writing failed: the destination takes no more bytes")
-            rest = rest[taken:] if isinstance(taken, int) else rest[len(rest) :]
+        _write(self._sink, memoryview(data))
         self.nbytes += len(data)
+
+
+def _write(sink: ByteSink, data: memoryview) -> None:
+    """Have a sink take all of some bytes."""
+    while data:
+        try:
+            taken = sink.write(data)
+        except OSError as error:
+            raise DestinationError(f"writing failed: {error.strerror or error}") from error
+        if taken == 0 or (taken is None and isinstance(sink, io.RawIOBase)):
+            raise DestinationError("writing failed: the destination takes no more bytes")
+        data = data[taken:] if isinstance(taken, int) else data[len(data) :]
 
 
 @contextlib.contextmanager
