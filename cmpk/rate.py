@@ -52,8 +52,12 @@ _SYMBOL_NBYTES: Final = 1.0
 """What the table of a code takes for each symbol that occurs."""
 
 _BYTE_CODES: Final = 128
-_EXCEPTION_NBITS: Final = 96
-"""What a code takes that does not fit a byte: its index and itself."""
+_EXCEPTION_NBITS: Final = 26
+_RARE_EXCEPTION_NBITS: Final = 70
+_RARE_EXCEPTIONS_NBITS: Final = 1500
+"""What a code takes that does not fit a byte, its index, itself and the byte in its place: entropy coded, and
+what each takes beyond that where they are too few for it, up to a limit. On all-MiniLM-L6-v2, index and code
+are 96 bits of less than 10, 45 of 60, 30 of 300, 22 of 50 000."""
 
 _BISECTIONS: Final = 64
 
@@ -266,18 +270,23 @@ def _points(histograms: F64) -> _Points:
         return found
 
     counts = of_classes.sum(axis=0)
-    nbits = sums(of_classes * np.log2(np.where(of_classes > 0, of_classes, 1))).sum(axis=0)
-    in_classes = histograms.sum(axis=1)
-    nbits = float(in_classes @ np.log2(np.maximum(in_classes, 1))) - nbits
-    nbits += sums(np.where(np.abs(codes) > _BYTE_CODES, counts, 0)) * _EXCEPTION_NBITS
+    is_byte = np.abs(codes) <= _BYTE_CODES
+    in_bytes = np.where(is_byte, of_classes, 0)
+    n_bytes = sums(in_bytes)
+    nbits = n_bytes * np.log2(np.maximum(n_bytes, 1)) - sums(in_bytes * np.log2(np.maximum(in_bytes, 1)))
+    exceptions = sums(np.where(is_byte, 0, counts))
+    exception_nbits = exceptions * _EXCEPTION_NBITS
+    exception_nbits += np.minimum(exceptions * _RARE_EXCEPTION_NBITS, _RARE_EXCEPTIONS_NBITS)
     points = codes * step
     errors = float(density @ (np.square(middles) + _BIN**2 / 12)) + sums(
         counts * np.square(points) - 2 * first_moments * points
     )
     # Below a few bins a step's own width tells more than the values do.
     errors = np.where(STEPS <= 4 * _BIN, np.square(STEPS) / 12, errors / total)
-    symbols = sums((of_classes >= 1).sum(axis=0))
-    return _Points(nbits / total, np.maximum(errors, 0), symbols.astype(np.int64))
+    symbols = sums((in_bytes >= 1).sum(axis=0))
+    return _Points(
+        (nbits.sum(axis=0) + exception_nbits) / total, np.maximum(errors, 0), symbols.astype(np.int64)
+    )
 
 
 def _below(weights: F64, bounds: F64) -> F64:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cmpk
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import PassError
 from cmpk.rate import STEPS, RateCurve, allot, tensor_rate
+from cmpk.recipe import PassUse, Recipe, Rule
 
 
 def part_of(values: NDArray[np.float32]) -> Part:
@@ -48,6 +52,16 @@ def test_rows_of_unlike_scale_are_counted_with_codes_of_their_own() -> None:
     codes = np.rint(values / (0.2 * rms))
     apart = entropy_nbytes(codes[::2]) + entropy_nbytes(codes[1::2])
     assert curve_of(values).nbytes(0.2) == pytest.approx(apart, rel=0.03)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.03, 0.05])
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_codes_beyond_a_byte_count_with_what_they_take(step: float, power: int) -> None:
+    values = np.copysign(np.abs(gaussian(256, 512)) ** power, gaussian(256, 512))
+    rule = Rule(passes=(PassUse("quantize", {"step": step}),))
+    recipe = Recipe("steps", codecs=("raw", "bitpack", "huffman", "rans", "zstd:3"), rules=(rule,))
+    report = cmpk.pack({"a": values}, io.BytesIO(), recipe=recipe)
+    assert curve_of(values).nbytes(step) == pytest.approx(report.nbytes, rel=0.04)
 
 
 def test_a_curve_never_rises_in_size_nor_falls_in_distortion() -> None:
