@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cmpk import kernels
 from cmpk.dtypes import DTYPES, TensorSpec
@@ -11,6 +11,10 @@ from cmpk.encodings.base import Branch, Decoder, Encoded, Encoding, Part, check_
 from cmpk.errors import FormatError
 from cmpk.format.manifest import Params
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, FloatJob
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["MAX_UPPER_NBITS", "FloatSplit"]
 
@@ -37,19 +41,33 @@ class FloatSplit(Encoding):
             specs["exception_high"] = TensorSpec("U16", (n_exceptions,))
         return specs
 
-    def encode(self, data: U8, spec: TensorSpec, mantissa_bits: int, base: int) -> Encoded:
+    def encode(
+        self,
+        data: U8,
+        spec: TensorSpec,
+        mantissa_bits: int,
+        base: int,
+        rows: NDArray[np.uint32] | None = None,
+    ) -> Encoded:
         """Split.
 
         Parameters
         ----------
         data : uint8 array, shape (spec.nbytes,)
+            With ``rows``, those of a whole tensor that has these rows.
         spec : TensorSpec
+            What is split.
         mantissa_bits : int
             How many mantissa bits go with the exponent.
         base : int
             Subtracted from the upper bits.
+        rows : uint32 array, shape (spec.shape[0],), optional
+            Which rows of the data these are.
         """
-        high, rest, index, upper = kernels.active().float_split(data, spec.dtype, mantissa_bits, base)
+        row_elements = spec.numel // len(rows) if rows is not None else 0
+        high, rest, index, upper = kernels.active().float_split(
+            data, spec.dtype, mantissa_bits, base, rows, row_elements
+        )
         params: Params = {"base": base, "exceptions": len(index), "mantissa_bits": mantissa_bits}
         specs = self.part_specs(spec, params)
         parts = [high, *rest]

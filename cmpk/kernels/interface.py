@@ -305,12 +305,19 @@ class KernelBackend(Protocol):
         """
 
     def float_split(
-        self, data: Buffer, dtype: str, mantissa_bits: int, base: int
+        self,
+        data: Buffer,
+        dtype: str,
+        mantissa_bits: int,
+        base: int,
+        rows: NDArray[np.uint32] | None = None,
+        row_elements: int = 0,
     ) -> tuple[U8, U8, NDArray[np.uint64], NDArray[np.uint16]]:
-        """Split as spec/encodings/float_split.md says.
+        """Split as spec/encodings/float_split.md says: all elements, or those of some rows.
 
-        Returns ``high`` (n,), ``rest`` (t, n), ``exception_index`` and ``exception_high``, both
-        (x,). At an exception ``high`` holds 0.
+        ``rows``, of ``row_elements`` elements each, are taken one after another. Returns ``high`` (n,),
+        ``rest`` (t, n), ``exception_index`` and ``exception_high``, both (x,). At an exception ``high``
+        holds 0.
         """
 
     def upper_bits_histogram(self, data: Buffer, dtype: str, mantissa_bits: int) -> NDArray[np.uint64]:

@@ -7,8 +7,9 @@ that should share a code table, and how many mantissa bits are worth coding with
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from cmpk.encodings.base import Part
 from cmpk.encodings.narrow import NARROWER
 from cmpk.encodings.row_groups import MAX_GROUPS, MAX_ROWS
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8
-from cmpk.passes.base import Pass, Planned, Statistics, branch
+from cmpk.passes.base import Pass, Planned, Split, Statistics, branch
 from cmpk.passes.options import check_known, int_list, integer, share
 
 __all__ = ["SplitFloats"]
@@ -63,6 +64,54 @@ class _Upper(NamedTuple):
     mantissa_bits: int
     base: int
     nbytes: int
+
+
+class _Rows(NamedTuple):
+    """A tensor, or some of its rows, which are copied only where they must be.
+
+    Attributes
+    ----------
+    part : Part
+        The whole tensor.
+    picked : uint32 array or None
+        Which rows; None for all of them.
+    """
+
+    part: Part
+    picked: NDArray[np.uint32] | None = None
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Type and shape of these rows."""
+        dtype, shape = self.part.spec
+        return TensorSpec(dtype, shape if self.picked is None else (len(self.picked), *shape[1:]))
+
+    def gathered(self) -> Part:
+        """The rows, one after another."""
+        if self.picked is None:
+            return self.part
+        return Part(self.spec, self._matrix()[self.picked].reshape(-1).view(np.uint8))
+
+    def sample(self) -> Part:
+        """Elements from all over the rows, as a tensor of one dimension; all of them where they are few."""
+        if self.spec.numel <= 2 * _SAMPLE_PIECES * _SAMPLE_PIECE_ELEMENTS:
+            return self.gathered()
+        last = self.spec.numel - _SAMPLE_PIECE_ELEMENTS
+        starts = np.arange(_SAMPLE_PIECES) * last // (_SAMPLE_PIECES - 1)
+        lines, begins = self._matrix().reshape(1, -1), starts
+        if self.picked is not None:
+            matrix = self._matrix()
+            firsts, begins = np.divmod(starts, matrix.shape[1])
+            # As many rows as a piece may touch; beyond the last one, whichever.
+            touched = firsts[:, None] + np.arange(_SAMPLE_PIECE_ELEMENTS // matrix.shape[1] + 2)
+            lines = matrix[self.picked[np.minimum(touched, len(self.picked) - 1)]].reshape(_SAMPLE_PIECES, -1)
+        pieces = zip(itertools.cycle(lines), begins.tolist(), strict=False)
+        sample = np.concatenate([line[begin : begin + _SAMPLE_PIECE_ELEMENTS] for line, begin in pieces])
+        return Part(TensorSpec(self.part.spec.dtype, sample.shape), sample.view(np.uint8))
+
+    def _matrix(self) -> NDArray[Any]:
+        dtype, shape = self.part.spec
+        return self.part.data.view(f"<u{DTYPES[dtype].nbytes}").reshape(shape[0] if shape else 1, -1)
 
 
 class SplitFloats(Pass):
@@ -119,7 +168,7 @@ def _plan(part: Part, options: _Options) -> Planned:
     spec = part.spec
     kind, kinds = _kinds_of_rows(part)
     if len(spec.shape) < 2 or spec.shape[0] > MAX_ROWS:
-        return _split(part, kinds[0] if len(kinds) == 1 else "", options)
+        return _split(_Rows(part), kinds[0] if len(kinds) == 1 else "", options)
     rows_of_kind = [part]
     if len(kinds) > 1:
         encoded = RowGroups().encode(part.data, spec, kind)
@@ -131,10 +180,13 @@ def _plan(part: Part, options: _Options) -> Planned:
         group[kind == index] = len(dtypes) + scale
         dtypes += [dtype] * (int(scale.max()) + 1)
     if len(dtypes) == 1:
-        return _split(part, dtypes[0], options)
-    encoded = RowGroups().encode(part.data, spec, group)
-    groups = {str(i): _split(encoded.parts[str(i)], dtype, options) for i, dtype in enumerate(dtypes)}
-    return branch(RowGroups.id, spec, encoded, **groups)
+        return _split(_Rows(part), dtypes[0], options)
+    groups = {
+        str(i): _split(_Rows(part, np.flatnonzero(group == i).astype(np.uint32)), dtype, options)
+        for i, dtype in enumerate(dtypes)
+    }
+    params, specs = RowGroups().layout(spec, group)
+    return Split(RowGroups.id, spec, params, {"group": Part(specs["group"], group), **groups})
 
 
 def _kinds_of_rows(part: Part) -> tuple[U8, list[str]]:
@@ -239,33 +291,23 @@ def _numbered_densely(group: U8, n_groups: int) -> U8:
     return (np.cumsum(is_used) - 1).astype(np.uint8)[group]
 
 
-def _split(part: Part, dtype: str, options: _Options) -> Planned:
+def _split(rows: _Rows, dtype: str, options: _Options) -> Planned:
     """Split what can be split; narrowed first, if it is really a narrower type."""
+    spec = rows.spec
     if dtype:
-        encoded = Narrow().encode(part.data, part.spec, dtype)
-        return branch(Narrow.id, part.spec, encoded, values=_split(encoded.parts["values"], "", options))
-    if part.spec.numel < _MIN_ELEMENTS:
-        return part
-    upper = _best_upper(_sample(part), options)
-    encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
+        encoded = Narrow().encode(rows.gathered().data, spec, dtype)
+        values = _split(_Rows(encoded.parts["values"]), "", options)
+        return branch(Narrow.id, spec, encoded, values=values)
+    if spec.numel < _MIN_ELEMENTS:
+        return rows.gathered()
+    upper = _best_upper(rows.sample(), options)
+    encoded = FloatSplit().encode(rows.part.data, spec, upper.mantissa_bits, upper.base, rows.picked)
     index = encoded.parts.get("exception_index")
-    if index is not None and index.spec.numel > part.spec.numel * _MAX_SHARE_OF_EXCEPTIONS:
+    if index is not None and index.spec.numel > spec.numel * _MAX_SHARE_OF_EXCEPTIONS:
         # The sample missed something; all elements tell what suits all.
-        upper = _best_upper(part, options)
-        encoded = FloatSplit().encode(part.data, part.spec, upper.mantissa_bits, upper.base)
-    return branch(FloatSplit.id, part.spec, encoded)
-
-
-def _sample(part: Part) -> Part:
-    """Elements from all over a tensor, as one of one dimension; itself if it is small."""
-    spec = part.spec
-    if spec.numel <= 2 * _SAMPLE_PIECES * _SAMPLE_PIECE_ELEMENTS:
-        return part
-    elements = part.data.view(f"u{DTYPES[spec.dtype].nbytes}")
-    last = spec.numel - _SAMPLE_PIECE_ELEMENTS
-    starts = [last * piece // (_SAMPLE_PIECES - 1) for piece in range(_SAMPLE_PIECES)]
-    sample = np.concatenate([elements[start : start + _SAMPLE_PIECE_ELEMENTS] for start in starts])
-    return Part(TensorSpec(spec.dtype, sample.shape), sample.view(np.uint8))
+        upper = _best_upper(rows.gathered(), options)
+        encoded = FloatSplit().encode(rows.part.data, spec, upper.mantissa_bits, upper.base, rows.picked)
+    return branch(FloatSplit.id, spec, encoded)
 
 
 def _sampled_histograms(data: U8, spec: TensorSpec) -> NDArray[np.float64]:

@@ -72,6 +72,32 @@ def test_splitting_and_merging_returns_the_bits_that_were_given(
 
 
 @given(split=splits(), sample=st.data())
+def test_rows_that_are_picked_are_split_as_a_copy_of_them(
+    backend: KernelBackend, split: tuple[str, int, int], sample: st.DataObject
+) -> None:
+    dtype, mantissa_bits, base = split
+    row_elements = sample.draw(st.sampled_from([1, 3, 700, 1024, 1500]))
+    row_nbytes = row_elements * DTYPES[dtype].nbytes
+    data = sample.draw(element_arrays(dtype, 5000))
+    matrix = data[: data.size // row_nbytes * row_nbytes].reshape(-1, row_nbytes)
+    is_picked = st.lists(st.integers(0, len(matrix) - 1), max_size=20) if len(matrix) else st.just([])
+    rows = np.array(sample.draw(is_picked), np.uint32)
+    picked = backend.float_split(matrix.reshape(-1), dtype, mantissa_bits, base, rows, row_elements)
+    copied = backend.float_split(matrix[rows].reshape(-1), dtype, mantissa_bits, base)
+    assert [(part.shape, part.tobytes()) for part in picked] == [
+        (part.shape, part.tobytes()) for part in copied
+    ]
+
+
+@pytest.mark.parametrize(("rows", "row_elements"), [([2], 3), ([0], 0), ([0], 4), ([0], -3)])
+def test_rows_that_are_not_there_are_refused(
+    backend: KernelBackend, rows: list[int], row_elements: int
+) -> None:
+    with pytest.raises(ValueError, match="row"):
+        backend.float_split(bytes(12), "BF16", 0, 0, np.array(rows, np.uint32), row_elements)
+
+
+@given(split=splits(), sample=st.data())
 def test_the_histogram_of_upper_bits_counts_every_element_once(
     backend: KernelBackend, split: tuple[str, int, int], sample: st.DataObject
 ) -> None:

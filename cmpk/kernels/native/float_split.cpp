@@ -67,29 +67,52 @@ void find_exceptions(const std::uint8_t* in, std::size_t n, const FloatLayout& l
   }
 }
 
+// Splits elements that follow each other, the first of them number `start` of the n that are split.
+template <class Word>
+void split_elements(Bytes data, const FloatLayout& layout, std::size_t start, std::size_t n, std::uint8_t* high,
+                    std::uint8_t* rest, FloatExceptions& exceptions) {
+  const std::size_t stop = start + data.size / sizeof(Word);
+  for (const std::uint8_t* in = data.data; start < stop; start += kBlock, in += kBlock * sizeof(Word)) {
+    const std::size_t length = std::min(kBlock, stop - start);
+    std::uint8_t* planes[kMaxRest];
+    for (unsigned j = 0; j < layout.n_rest; ++j) planes[j] = rest + j * n + start;
+    bool has_exceptions = false;
+    const auto split = [&](auto lower) CMPK_INLINE {
+      has_exceptions = split_block<Word>(in, length, lower, layout, high + start, planes);
+    };
+    with_widest_vectors([&]() CMPK_INLINE {
+      if constexpr (sizeof(Word) == 2) {
+        with_constant<0, 10>(layout.lower_nbits, split);
+      } else {
+        split(layout.lower_nbits);
+      }
+    });
+    if (has_exceptions) find_exceptions<Word>(in, length, layout, start, high + start, exceptions);
+  }
+}
+
 // With four tables in turn, increments do not wait for each other. More than 2^10 counts would not
 // stay in the first-level cache four times.
-template <class Word>
+template <class Word, std::size_t kTables>
 void count_upper_bits(Bytes data, const FloatLayout& layout, std::uint64_t* counts) {
   const unsigned lower = layout.lower_nbits;
   const unsigned upper_nbits = layout.upper_nbits;
   const std::size_t n_counts = std::size_t{1} << layout.upper_nbits;
-  const std::size_t n_tables = layout.upper_nbits <= 10 ? 4 : 1;
   constexpr std::size_t kMaxElements = std::size_t{1} << 30;  // counts of 32 bits do not overflow
-  std::vector<std::uint32_t> tables(n_counts * n_tables);
+  std::vector<std::uint32_t> tables(n_counts * kTables);
+  std::uint32_t* const table = tables.data();
   std::size_t left = data.size / sizeof(Word);
   const std::uint8_t* in = data.data;
   while (left) {
     const std::size_t n = std::min(left, kMaxElements);
     std::fill(tables.begin(), tables.end(), 0u);
     std::size_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-      for (std::size_t k = 0; k < 4; ++k) {
-        const std::size_t table = k & (n_tables - 1);
-        ++tables[table * n_counts + upper_bits(load<Word>(in + (i + k) * sizeof(Word)), lower, upper_nbits)];
+    for (; i + kTables <= n; i += kTables) {
+      for (std::size_t k = 0; k < kTables; ++k) {
+        ++table[k * n_counts + upper_bits(load<Word>(in + (i + k) * sizeof(Word)), lower, upper_nbits)];
       }
     }
-    for (; i < n; ++i) ++tables[upper_bits(load<Word>(in + i * sizeof(Word)), lower, upper_nbits)];
+    for (; i < n; ++i) ++table[upper_bits(load<Word>(in + i * sizeof(Word)), lower, upper_nbits)];
     for (std::size_t t = 0; t < tables.size(); ++t) counts[t & (n_counts - 1)] += tables[t];
     in += n * sizeof(Word);
     left -= n;
@@ -98,28 +121,21 @@ void count_upper_bits(Bytes data, const FloatLayout& layout, std::uint64_t* coun
 
 }  // namespace
 
-FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest) {
+FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest,
+                            const PickedRows* picked) {
   FloatExceptions exceptions;
-  const std::size_t n = data.size / layout.nbytes;
+  const std::size_t n = picked ? picked->n_rows() * picked->row_elements : data.size / layout.nbytes;
   with_word(layout.nbytes, [&](auto word) {
     using Word = decltype(word);
-    for (std::size_t start = 0; start < n; start += kBlock) {
-      const std::uint8_t* const in = data.data + start * sizeof word;
-      const std::size_t length = std::min(kBlock, n - start);
-      std::uint8_t* planes[kMaxRest];
-      for (unsigned j = 0; j < layout.n_rest; ++j) planes[j] = rest + j * n + start;
-      bool has_exceptions = false;
-      const auto split = [&](auto lower) CMPK_INLINE {
-        has_exceptions = split_block<Word>(in, length, lower, layout, high + start, planes);
-      };
-      with_widest_vectors([&]() CMPK_INLINE {
-        if constexpr (sizeof(Word) == 2) {
-          with_constant<0, 10>(layout.lower_nbits, split);
-        } else {
-          split(layout.lower_nbits);
-        }
-      });
-      if (has_exceptions) find_exceptions<Word>(in, length, layout, start, high + start, exceptions);
+    const auto split_run = [&](const std::uint8_t* in, std::size_t length, std::size_t start) {
+      split_elements<Word>({in, length * sizeof word}, layout, start, n, high, rest, exceptions);
+    };
+    if (!picked) return split_run(data.data, n, 0);
+    for (std::size_t i = 0; i < picked->n_rows();) {
+      const std::size_t first = i, row = (*picked)[i];
+      while (++i < picked->n_rows() && (*picked)[i] == row + (i - first)) {}
+      split_run(data.data + row * picked->row_elements * sizeof word, (i - first) * picked->row_elements,
+                first * picked->row_elements);
     }
   });
   return exceptions;
@@ -127,7 +143,10 @@ FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t*
 
 void upper_bits_histogram(Bytes data, const FloatLayout& layout, std::uint64_t* counts) {
   std::fill(counts, counts + (std::size_t{1} << layout.upper_nbits), 0u);
-  with_word(layout.nbytes, [&](auto word) { count_upper_bits<decltype(word)>(data, layout, counts); });
+  with_word(layout.nbytes, [&](auto word) {
+    using Word = decltype(word);
+    (layout.upper_nbits <= 10 ? count_upper_bits<Word, 4> : count_upper_bits<Word, 1>)(data, layout, counts);
+  });
 }
 
 }  // namespace cmpk

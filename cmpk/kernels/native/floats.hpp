@@ -44,8 +44,19 @@ struct FloatExceptions {
   std::vector<std::uint16_t> high;
 };
 
-// Splits n elements; `high` gets n bytes, `rest` n_rest planes of n bytes, one after another.
-FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest);
+// Some rows of a tensor, taken one after another.
+struct PickedRows {
+  Bytes rows;  // 32-bit numbers; the tensor has these rows
+  std::size_t row_elements;
+
+  std::size_t n_rows() const { return rows.size / sizeof(std::uint32_t); }
+  std::size_t operator[](std::size_t i) const { return load<std::uint32_t>(rows.data + i * sizeof(std::uint32_t)); }
+};
+
+// Splits n elements: all, or those of the rows that are picked. `high` gets n bytes, `rest` n_rest
+// planes of n bytes, one after another.
+FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest,
+                            const PickedRows* picked = nullptr);
 
 // Counts the upper bits of all elements; `counts` gets 2^H of them.
 void upper_bits_histogram(Bytes data, const FloatLayout& layout, std::uint64_t* counts);

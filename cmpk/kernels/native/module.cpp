@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "bitpack.hpp"
 #include "codebook.hpp"
@@ -199,17 +200,39 @@ Array<std::uint64_t> py_row_costs(nb::handle data, std::string_view dtype, std::
   return sums.release({n_rows, n_tables});
 }
 
-nb::tuple py_float_split(nb::handle data, std::string_view dtype, std::int64_t mantissa_bits, std::int64_t base) {
+// Rows that are there; the buffer is one of 32-bit numbers.
+PickedRows picked_rows(Bytes rows, std::int64_t row_elements, std::size_t n) {
+  if (rows.size % sizeof(std::uint32_t)) throw std::invalid_argument("rows must be uint32");
+  if (row_elements < 1 || n % static_cast<std::size_t>(row_elements)) {
+    throw std::invalid_argument(std::to_string(n) + " elements are no whole number of rows of " +
+                                std::to_string(row_elements));
+  }
+  const PickedRows picked{rows, static_cast<std::size_t>(row_elements)};
+  for (std::size_t i = 0; i < picked.n_rows(); ++i) {
+    if (picked[i] >= n / picked.row_elements) throw std::invalid_argument("a row is not there");
+  }
+  return picked;
+}
+
+nb::tuple py_float_split(nb::handle data, std::string_view dtype, std::int64_t mantissa_bits, std::int64_t base,
+                         nb::handle rows, std::int64_t row_elements) {
   const FloatFormat& format = float_format(dtype);
   const FloatLayout layout(format, mantissa_bits, base);
   const InputBuffer input(data);
-  const std::size_t n = count_elements(input.bytes(), format);
+  std::optional<InputBuffer> row_input;
+  std::optional<PickedRows> picked;
+  std::size_t n = count_elements(input.bytes(), format);
+  if (!rows.is_none()) {
+    row_input.emplace(rows);
+    picked = picked_rows(row_input->bytes(), row_elements, n);
+    n = picked->n_rows() * picked->row_elements;
+  }
   NewArray<std::uint8_t> high(n);
   NewArray<std::uint8_t> rest(n * layout.n_rest);
   FloatExceptions exceptions;
   {
     nb::gil_scoped_release release;
-    exceptions = float_split(input.bytes(), layout, high.data(), rest.data());
+    exceptions = float_split(input.bytes(), layout, high.data(), rest.data(), picked ? &*picked : nullptr);
   }
   NewArray<std::uint64_t> index(exceptions.index.size());
   NewArray<std::uint16_t> upper(exceptions.high.size());
@@ -426,7 +449,8 @@ NB_MODULE(_native, m) {
   m.def("bitmask_expand", &py_bitmask_expand, "mask"_a, "start"_a, "values"_a, "fill"_a, "out"_a, "threads"_a = 1);
   m.def("gaps_expand", &py_gaps_expand, "gaps"_a, "max_gap"_a, "n"_a, "start"_a, "values"_a, "fill"_a, "out"_a);
   m.def("row_costs", &py_row_costs, "data"_a, "dtype"_a, "row_elements"_a, "costs"_a);
-  m.def("float_split", &py_float_split, "data"_a, "dtype"_a, "mantissa_bits"_a, "base"_a);
+  m.def("float_split", &py_float_split, "data"_a, "dtype"_a, "mantissa_bits"_a, "base"_a,
+        "rows"_a.none() = nb::none(), "row_elements"_a = 0);
   m.def("upper_bits_histogram", &py_upper_bits_histogram, "data"_a, "dtype"_a, "mantissa_bits"_a);
   m.def("narrows_to", &py_narrows_to, "data"_a, "dtype"_a, "narrower"_a, "row_elements"_a);
   m.def("narrow", &py_narrow, "data"_a, "dtype"_a, "narrower"_a);

@@ -58,9 +58,14 @@ def layout_of(dtype: str, mantissa_bits: int, base: int) -> Layout:
 
 
 def float_split(
-    data: Buffer, dtype: str, mantissa_bits: int, base: int
+    data: Buffer,
+    dtype: str,
+    mantissa_bits: int,
+    base: int,
+    rows: NDArray[np.uint32] | None = None,
+    row_elements: int = 0,
 ) -> tuple[U8, U8, NDArray[np.uint64], NDArray[np.uint16]]:
-    """Split n elements.
+    """Split n elements: all, or those of some rows.
 
     Parameters
     ----------
@@ -70,6 +75,10 @@ def float_split(
         A key of `FLOAT_LAYOUTS`.
     mantissa_bits, base : int
         Parameters of the encoding.
+    rows : uint32 array, optional
+        The rows to take, one after another.
+    row_elements : int
+        Elements in a row; not looked at without ``rows``.
 
     Returns
     -------
@@ -78,9 +87,16 @@ def float_split(
     rest : uint8 array, shape (t, n)
     exception_index : uint64 array, shape (x,)
     exception_high : uint16 array, shape (x,)
+
+    Raises
+    ------
+    ValueError
+        If the data are no whole number of elements or rows, or a row is not there.
     """
     layout = layout_of(dtype, mantissa_bits, base)
     words = words_of(data, dtype)
+    if rows is not None:
+        words = _picked(words, rows, row_elements)
     high = np.empty(words.size, np.uint8)
     rest = np.empty((layout.n_rest, words.size), np.uint8)
     indices, values = [np.empty(0, np.uint64)], [np.empty(0, np.uint16)]
@@ -152,6 +168,14 @@ def upper_bits_histogram(data: Buffer, dtype: str, mantissa_bits: int) -> NDArra
         upper = _upper_bits(words[start : start + _BLOCK].astype(np.uint64), layout)
         counts += np.bincount(upper, minlength=counts.size).astype(np.uint64)
     return counts
+
+
+def _picked(words: NDArray[Any], rows: NDArray[np.uint32], row_elements: int) -> NDArray[Any]:
+    if row_elements < 1 or words.size % row_elements:
+        raise ValueError(f"{words.size} elements are no whole number of rows of {row_elements}")
+    if rows.size and int(rows.max()) >= words.size // row_elements:
+        raise ValueError("a row is not there")
+    return words.reshape(-1, row_elements)[rows].reshape(-1)
 
 
 def _upper_bits(words: NDArray[np.uint64], layout: Layout) -> NDArray[np.int64]:

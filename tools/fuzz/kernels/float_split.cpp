@@ -10,14 +10,14 @@ using namespace fuzz;
 using cmpk::FloatFormat;
 using cmpk::FloatLayout;
 
-enum : std::size_t { kFormat, kMantissaBits, kBase, kNumbers };
+enum : std::size_t { kFormat, kMantissaBits, kBase, kRowElements, kNumbers };
 
 const FloatFormat& format_of(const Case& input) {
   return cmpk::float_format(float_names()[input.numbers[kFormat] % float_names().size()]);
 }
 
 Case fresh(Random& random) {
-  Case input{{random.below(float_names().size()), 0, 0}, {{}}};
+  Case input{{random.below(float_names().size()), 0, 0, random.size(1500)}, {{}}};
   const FloatFormat& format = format_of(input);
   input.numbers[kMantissaBits] = random.below(1 + std::min(format.mantissa_nbits, 16 - format.exponent_nbits));
   const std::uint64_t n_upper = std::uint64_t{1} << (format.exponent_nbits + input.numbers[kMantissaBits]);
@@ -92,6 +92,30 @@ void check_counts(const FloatLayout& layout, const Exact& data) {
   require(!std::memcmp(counts.data(), expected.data(), counts.size()), "upper bits are counted");
 }
 
+// Rows here and there, and two neighbours, are split as a copy of them is.
+void check_picked(const Case& input, const FloatLayout& layout, const Exact& data) {
+  const std::size_t n = data.size() / layout.nbytes;
+  const std::size_t row_elements =
+      static_cast<std::size_t>(1 + input.numbers[kRowElements] % std::max<std::size_t>(n, 1));
+  const std::size_t n_rows = n / row_elements, row_nbytes = row_elements * layout.nbytes;
+  std::vector<std::uint32_t> rows;
+  for (std::size_t row = n_rows & 1; row < n_rows; row += 1 + row % 3) rows.push_back(static_cast<std::uint32_t>(row));
+  const Exact copy(rows.size() * row_nbytes);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(copy.data() + i * row_nbytes, data.data() + rows[i] * row_nbytes, row_nbytes);
+  }
+  const Exact index(reinterpret_cast<const std::uint8_t*>(rows.data()), 4 * rows.size());
+  const cmpk::PickedRows picked{index.bytes(), row_elements};
+  const std::size_t n_picked = rows.size() * row_elements;
+  const Parts expected{Exact(n_picked), Exact(n_picked * layout.n_rest), {}};
+  const Parts found{Exact(n_picked), Exact(n_picked * layout.n_rest), {}};
+  const auto of_copy = cmpk::float_split(copy.bytes(), layout, expected.high.data(), expected.rest.data());
+  const auto of_rows = cmpk::float_split(data.bytes(), layout, found.high.data(), found.rest.data(), &picked);
+  require(found.high == expected.high && found.rest == expected.rest && of_rows.index == of_copy.index &&
+              of_rows.high == of_copy.high,
+          "rows are split as a copy of them is");
+}
+
 void run(const Case& input) {
   const FloatFormat& format = format_of(input);
   std::unique_ptr<const FloatLayout> layout;
@@ -108,6 +132,7 @@ void run(const Case& input) {
   check_parts(format, *layout, static_cast<unsigned>(input.numbers[kMantissaBits]), data, parts);
   check_merge(*layout, data, parts);
   check_counts(*layout, data);
+  check_picked(input, *layout, data);
 }
 
 }  // namespace
