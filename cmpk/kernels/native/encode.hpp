@@ -20,16 +20,15 @@ ByteCounts byte_histogram(Bytes data);
 constexpr std::uint64_t kMaxTotalCount = std::uint64_t{1} << 56;
 CodeLengths code_lengths(const ByteCounts& counts, unsigned max_length);
 
-class CodeTables;
-
-// A stream of codec huffman, encoded in two steps so that it is written where it stays: the first
-// one finds where every block begins, and with it the size of the stream.
+// A stream of codec huffman, encoded in two steps: the first one writes the codes to memory of its own
+// and finds where every block begins, and with it the size of the stream; the second one puts them into
+// their places. (Measured: counting the bits first, so as to write the codes where they stay, takes
+// longer.)
 class HuffmanEncoder {
  public:
   // Throws std::invalid_argument if there are no data, the lengths are not those of a code, a byte
   // of the data has no code, or chunk_log2 is out of range. The data must outlive the object.
   HuffmanEncoder(Bytes data, const CodeLengths& lengths, unsigned chunk_log2, unsigned n_threads);
-  ~HuffmanEncoder();
 
   std::size_t stream_nbytes() const { return static_cast<std::size_t>(offsets_.back()); }
 
@@ -47,12 +46,14 @@ class HuffmanEncoder {
   void choose_sync_width();
   void place_chunks();
   void write_head(std::uint8_t* stream) const;
+  std::uint8_t* run(std::size_t chunk, std::size_t i) const;
 
   Bytes data_;
   CodeLengths lengths_;
   unsigned chunk_log2_;
   unsigned sync_width_ = 0;
-  std::unique_ptr<const CodeTables> tables_;
+  std::size_t run_capacity_ = 0;
+  std::unique_ptr<std::uint8_t[]> runs_;  // the codes, chunk by chunk and run by run
   unsigned first_ = 255;  // of the symbols that have a code
   unsigned last_ = 0;
   std::vector<std::uint32_t> block_ends_;  // bits of their chunk at which the blocks end

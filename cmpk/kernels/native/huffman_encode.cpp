@@ -8,27 +8,25 @@ namespace cmpk {
 
 namespace {
 
-// Runs of one chunk that are written in turn.
+// Runs of one chunk that are written in turn, each to memory of its own.
 constexpr std::size_t kRuns = 2;
-// Symbols at the end of a run that are written byte by byte. They take 64 bits or more, so that an
-// eight-byte store that begins before them ends before the run does.
-constexpr std::size_t kCarefulSymbols = 64;
 // From here on the 65,536 entries of a table of pairs pay.
 constexpr std::size_t kPairsFromSymbols = std::size_t{1} << 16;
+// Bits that may be added to seven pending ones: a shift by all 64 of them would be one by none.
+constexpr unsigned kMostBits = 56;
 
-// One code or two, the first one lowest, and above them their length.
+// One code or two, the first one lowest; below them their length, so that a shift by the whole number
+// is one by the length: processors look at no more bits of it.
 using Code = std::uint32_t;
-constexpr unsigned kLengthShift = 2 * kMaxCodeLength;
-constexpr Code kCodeMask = (Code{1} << kLengthShift) - 1;
-constexpr Code kMissing = Code{1} << 30;  // of a symbol without a code; of two of them the sum
-constexpr Code kMissingMask = Code{3} << 30;
+constexpr unsigned kLengthBits = 6;
+constexpr unsigned kLengthMask = (1u << kLengthBits) - 1;
+constexpr Code kMissing = Code{1} << 31;  // of a symbol without a code
 
 inline Code join(Code first, Code second) {
-  const unsigned length = first >> kLengthShift & 31;
-  return (first + (second & ~kCodeMask)) | (second & kCodeMask) << length;
+  if ((first | second) & kMissing) return kMissing;
+  const Code codes = first >> kLengthBits | second >> kLengthBits << (first & kLengthMask);
+  return codes << kLengthBits | ((first + second) & kLengthMask);
 }
-
-}  // namespace
 
 // Codes by symbol, and by two symbols as the number that they are in memory.
 class CodeTables {
@@ -38,7 +36,7 @@ class CodeTables {
     std::array<std::uint8_t, 256> symbols;
     std::size_t n_symbols = 0;
     for (unsigned s = 0; s < 256; ++s) {
-      single_[s] = lengths[s] ? codes[s] | Code{lengths[s]} << kLengthShift : kMissing;
+      single_[s] = lengths[s] ? Code{codes[s]} << kLengthBits | lengths[s] : kMissing;
       if (lengths[s]) symbols[n_symbols++] = static_cast<std::uint8_t>(s);
     }
     if (!with_pairs) return;
@@ -54,7 +52,7 @@ class CodeTables {
   Code single(std::uint8_t symbol) const { return single_[symbol]; }
 
   template <bool kPairs>
-  Code pair(std::uint32_t symbols) const {
+  Code pair(std::uint64_t symbols) const {
     if (kPairs) return pairs_[symbols & 0xffff];
     return join(single_[symbols & 0xff], single_[symbols >> 8 & 0xff]);
   }
@@ -64,101 +62,141 @@ class CodeTables {
   std::unique_ptr<Code[]> pairs_;
 };
 
-namespace {
+// Codes of four symbols: 48 bits at most.
+struct Four {
+  Four(Code low, Code high)
+      : codes(low >> kLengthBits | std::uint64_t{high >> kLengthBits} << (low & kLengthMask)),
+        nbits((low + high) & kLengthMask) {}
+
+  std::uint64_t codes;
+  unsigned nbits;
+};
 
 // Symbols that follow each other, and where their codes go.
 struct Run {
   const std::uint8_t* in;
-  const std::uint8_t* in_end;
   std::uint8_t* out;
-  unsigned nbits;         // of `pending`; 0 .. 7 between the steps
-  std::uint64_t pending;  // bits that stand from `out` on and are not written yet
+  unsigned nbits = 0;         // of `pending`; 0 .. 7 between the steps
+  std::uint64_t pending = 0;  // bits that stand from `out` on
+  Code seen = 0;
+
+  // At most kMostBits.
+  void add(std::uint64_t codes, unsigned n) {
+    pending |= codes << nbits;
+    nbits += n;
+    store(out, pending);
+    out += nbits >> 3;
+    pending >>= nbits & 56;
+    nbits &= 7;
+  }
+
+  template <bool kPairs>
+  void write_eight(const CodeTables& tables) {
+    const std::uint64_t symbols = load<std::uint64_t>(in);
+    in += 8;
+    const Code a = tables.pair<kPairs>(symbols), b = tables.pair<kPairs>(symbols >> 16);
+    const Code c = tables.pair<kPairs>(symbols >> 32), d = tables.pair<kPairs>(symbols >> 48);
+    seen |= a | b | c | d;
+    const Four low(a, b), high(c, d);
+    if (low.nbits + high.nbits <= kMostBits) {
+      add(low.codes | high.codes << low.nbits, low.nbits + high.nbits);
+    } else {
+      add(low.codes, low.nbits);
+      add(high.codes, high.nbits);
+    }
+  }
+
+  void write_one(const CodeTables& tables) {
+    const Code code = tables.single(*in++);
+    seen |= code;
+    add(code >> kLengthBits, code & kLengthMask);
+  }
 };
 
-// Writes four symbols: 48 bits at most, after seven that are pending at most.
-template <bool kPairs>
-inline void write_four(Run& run, const CodeTables& tables) {
-  const std::uint32_t symbols = load<std::uint32_t>(run.in);
-  const Code low = tables.pair<kPairs>(symbols);
-  const Code high = tables.pair<kPairs>(symbols >> 16);
-  const std::uint64_t codes = (low & kCodeMask) | std::uint64_t{high & kCodeMask} << (low >> kLengthShift);
-  run.pending |= codes << run.nbits;
-  run.nbits += (low >> kLengthShift) + (high >> kLengthShift);
-  store(run.out, run.pending);
-  run.out += run.nbits >> 3;
-  run.pending >>= run.nbits & 56;
-  run.nbits &= 7;
-  run.in += 4;
+// The blocks of a run: from `first` up to `stop`.
+struct Blocks {
+  std::size_t first;
+  std::size_t stop;
+};
+
+// How the blocks of a chunk of so many symbols are shared out; a last one that is not full comes last.
+std::array<Blocks, kRuns> runs_of(std::size_t n_symbols) {
+  const std::size_t n_blocks = ((n_symbols - 1) >> kSyncLog2) + 1;
+  return {{{0, n_blocks / 2}, {n_blocks / 2, n_blocks}}};
 }
 
-// Writes all but the last kCarefulSymbols of the runs, as far as the shortest of them goes.
+// Bytes for any run of a chunk of so many symbols, and eight more, so that stores need not be short.
+std::size_t run_capacity(std::size_t n_symbols) {
+  const std::size_t n_blocks = ((n_symbols - 1) >> kSyncLog2) + 1;
+  return (n_blocks + 1) / 2 * (kSyncSymbols * kMaxCodeLength / 8) + sizeof(std::uint64_t);
+}
+
 template <bool kPairs, std::size_t n>
-void write_steps(Run* runs, const CodeTables& tables) {
-  std::ptrdiff_t least = runs[0].in_end - runs[0].in;
-  for (std::size_t i = 1; i < n; ++i) least = std::min(least, runs[i].in_end - runs[i].in);
+void write_full_block(Run* runs, const CodeTables& tables) {
   Run local[n];
   std::copy(runs, runs + n, local);
-  for (; least >= static_cast<std::ptrdiff_t>(kCarefulSymbols + 4); least -= 4) {
-    for (std::size_t i = 0; i < n; ++i) write_four<kPairs>(local[i], tables);
+  for (std::size_t i = 0; i < kSyncSymbols; i += 8) {
+    for (std::size_t k = 0; k < n; ++k) local[k].template write_eight<kPairs>(tables);
   }
   std::copy(local, local + n, runs);
 }
 
-// Writes what is left of a run, and no byte too many. The last byte of a run that another one
-// follows is that one's first byte, and written already.
-void finish(Run run, bool is_last, const CodeTables& tables) {
-  while (run.in < run.in_end) {
-    const Code code = tables.single(*run.in++);
-    run.pending |= std::uint64_t{code & kCodeMask} << run.nbits;
-    run.nbits += code >> kLengthShift;
-    for (; run.nbits >= 8; run.nbits -= 8, run.pending >>= 8) *run.out++ = static_cast<std::uint8_t>(run.pending);
-  }
-  if (run.nbits) *run.out = static_cast<std::uint8_t>(is_last ? run.pending : run.pending | *run.out);
-}
-
+// Writes the runs of a chunk, each from the first bit of its memory on. `block_ends` gets the bits that
+// the codes of the blocks take, added up from the start of the chunk.
 template <bool kPairs>
-void write_chunk(Bytes data, const std::uint32_t* block_ends, const CodeTables& tables, std::uint8_t* to) {
-  const std::size_t n_full_blocks = data.size >> kSyncLog2;
-  const std::size_t n_runs = n_full_blocks < kRuns ? 1 : kRuns;
+void write_runs(Bytes data, const CodeTables& tables, std::uint8_t* const* to, std::uint32_t* block_ends) {
+  const auto blocks = runs_of(data.size);
   Run runs[kRuns];
-  for (std::size_t i = 0; i < n_runs; ++i) {
-    const std::size_t block = n_full_blocks * i / n_runs;
-    const std::size_t end = i + 1 == n_runs ? data.size : (n_full_blocks * (i + 1) / n_runs) << kSyncLog2;
-    const std::uint32_t bit = block ? block_ends[block - 1] : 0;
-    runs[i] = {data.data + (block << kSyncLog2), data.data + end, to + (bit >> 3), bit & 7, 0};
+  for (std::size_t i = 0; i < kRuns; ++i) {
+    runs[i].in = data.data + (blocks[i].first << kSyncLog2);
+    runs[i].out = to[i];
   }
-  if (n_runs == kRuns) write_steps<kPairs, kRuns>(runs, tables);
-  for (std::size_t i = n_runs; i-- > 0;) {
-    write_steps<kPairs, 1>(&runs[i], tables);
-    finish(runs[i], i + 1 == n_runs, tables);
+  const auto end_of = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(8 * (runs[i].out - to[i])) + runs[i].nbits;
+  };
+  const std::size_t n_full = data.size >> kSyncLog2;  // blocks[1].first at least
+  const std::size_t n_together = std::min(blocks[0].stop, n_full - blocks[1].first);
+  for (std::size_t block = 0; block < n_together; ++block) {
+    write_full_block<kPairs, kRuns>(runs, tables);
+    for (std::size_t i = 0; i < kRuns; ++i) block_ends[blocks[i].first + block] = end_of(i);
+  }
+  for (std::size_t i = 0; i < kRuns; ++i) {
+    for (std::size_t block = blocks[i].first + n_together; block < blocks[i].stop; ++block) {
+      if (block < n_full) {
+        write_full_block<kPairs, 1>(&runs[i], tables);
+      } else {
+        while (runs[i].in < data.data + data.size) runs[i].write_one(tables);
+      }
+      block_ends[block] = end_of(i);
+    }
+  }
+  for (std::size_t block = blocks[1].first; block < blocks[1].stop; ++block) block_ends[block] += end_of(0);
+  for (const Run& run : runs) {
+    if (run.seen & kMissing) throw std::invalid_argument("a byte of the data has no code");
   }
 }
 
-// The bits that the codes of each block take, added up from the start of the chunk.
-template <bool kPairs>
-void measure_chunk(Bytes data, const CodeTables& tables, std::uint32_t* block_ends) {
-  std::uint32_t end = 0;
-  Code seen = 0;
-  for (std::size_t block = 0; block << kSyncLog2 < data.size; ++block) {
-    const std::uint8_t* const in = data.data + (block << kSyncLog2);
-    const std::size_t n = std::min<std::size_t>(kSyncSymbols, data.size - (block << kSyncLog2));
-    std::size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-      const std::uint64_t symbols = load<std::uint64_t>(in + i);
-      for (unsigned k = 0; k < 64; k += 16) {
-        const Code codes = tables.pair<kPairs>(static_cast<std::uint32_t>(symbols >> k));
-        seen |= codes;
-        end += codes >> kLengthShift;
-      }
+// Copies bits to where others end, from bit `start` of `to` on, and writes no byte that has none of them;
+// the bits of the last byte above them become 0. Eight bytes behind the bits can be read.
+void append_bits(std::uint8_t* to, std::uint64_t start, const std::uint8_t* bits, std::uint64_t nbits) {
+  if (!nbits) return;
+  std::uint8_t* out = to + (start >> 3);
+  std::uint8_t* const end = to + ((start + nbits + 7) >> 3);
+  const unsigned shift = start & 7;
+  if (shift) {
+    std::uint64_t carried = *out & ((1u << shift) - 1);
+    for (; end - out >= 8; out += 8, bits += 8) {
+      store(out, carried | load<std::uint64_t>(bits) << shift);
+      carried = bits[7] >> (8 - shift);
     }
-    for (; i < n; ++i) {
-      const Code code = tables.single(in[i]);
-      seen |= code;
-      end += code >> kLengthShift;
+    for (carried |= load<std::uint64_t>(bits) << shift; out < end; carried >>= 8) {
+      *out++ = static_cast<std::uint8_t>(carried);
     }
-    block_ends[block] = end;
+  } else {
+    std::memcpy(out, bits, static_cast<std::size_t>(end - out));
   }
-  if (seen & kMissingMask) throw std::invalid_argument("a byte of the data has no code");
+  const unsigned used = (start + nbits) & 7;
+  if (used) end[-1] = static_cast<std::uint8_t>(end[-1] & ((1u << used) - 1));
 }
 
 }  // namespace
@@ -180,24 +218,37 @@ HuffmanEncoder::HuffmanEncoder(Bytes data, const CodeLengths& lengths, unsigned 
     first_ = std::min(first_, s);
     last_ = s;
   }
-  tables_ = std::make_unique<CodeTables>(lengths, data.size >= kPairsFromSymbols);
+  const CodeTables tables(lengths, data.size >= kPairsFromSymbols);
   block_ends_.resize(((data.size - 1) >> kSyncLog2) + 1);
+  // Most of it is never touched: codes of 12 bits are rare.
+  run_capacity_ = run_capacity(chunk_data(0).size);
+  runs_.reset(new std::uint8_t[n_chunks() * kRuns * run_capacity_]);
   parallel_for(n_chunks(), n_threads, [&](unsigned, std::size_t chunk) {
-    const auto measure = tables_->has_pairs() ? measure_chunk<true> : measure_chunk<false>;
-    measure(chunk_data(chunk), *tables_, block_ends_.data() + first_block(chunk));
+    const auto write = tables.has_pairs() ? write_runs<true> : write_runs<false>;
+    std::uint8_t* to[kRuns];
+    for (std::size_t i = 0; i < kRuns; ++i) to[i] = run(chunk, i);
+    write(chunk_data(chunk), tables, to, block_ends_.data() + first_block(chunk));
   });
   choose_sync_width();
   place_chunks();
 }
 
-HuffmanEncoder::~HuffmanEncoder() = default;
-
 void HuffmanEncoder::write(std::uint8_t* stream, unsigned n_threads) const {
   write_head(stream);
   parallel_for(n_chunks(), n_threads, [&](unsigned, std::size_t chunk) {
-    const auto write = tables_->has_pairs() ? write_chunk<true> : write_chunk<false>;
-    write(chunk_data(chunk), block_ends(chunk), *tables_, stream + offsets_[chunk]);
+    std::uint64_t written = 0;
+    for (std::size_t i = 0; i < kRuns; ++i) {
+      const std::size_t stop = runs_of(chunk_data(chunk).size)[i].stop;
+      const std::uint64_t end = stop ? block_ends(chunk)[stop - 1] : 0;
+      append_bits(stream + offsets_[chunk], written, run(chunk, i), end - written);
+      written = end;
+    }
   });
+}
+
+// Memory for one run of a chunk.
+std::uint8_t* HuffmanEncoder::run(std::size_t chunk, std::size_t i) const {
+  return runs_.get() + (chunk * kRuns + i) * run_capacity_;
 }
 
 // The smallest w with -2^(w-1) <= deviation < 2^(w-1) for all; 0 where all are 0.
