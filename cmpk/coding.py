@@ -10,7 +10,7 @@ from cmpk.codecs import Codec, Zstd
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Decoder, Part, allocate
 from cmpk.errors import CorruptStreamError, blame
-from cmpk.estimates import Sampled, estimate, expands_within, is_noise, may_repeat
+from cmpk.estimates import Sampled, estimate, expands_within, is_noise, may_repeat, order0_bound
 from cmpk.format.manifest import Node, Params
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.passes.base import Planned, Split
@@ -147,8 +147,9 @@ class Coder:
         # Each entry saves enough over the one before it to be worth its slower decoding.
         chain: list[tuple[float, Codec, str, Buffer | None]] = []
         limit = len(data) * (1 - self._min_saving)
+        bound = order0_bound(sampled)
         for codec, plugin in () if is_noise(sampled) else self._codecs:
-            if codec.id == "raw" or not len(data):
+            if codec.id == "raw" or not len(data) or (codec.is_order0 and bound > limit):
                 continue
             if part.is_memoryless and not codec.is_order0 and limit > len(data) * _SKEWED_SHARE:
                 continue

@@ -14,7 +14,7 @@ from cmpk.codecs.base import Codec
 from cmpk.format.layout import MAX_EXPANSION
 from cmpk.kernels.interface import U8, Buffer
 
-__all__ = ["Estimate", "Sampled", "estimate", "expands_within", "is_noise", "may_repeat"]
+__all__ = ["Estimate", "Sampled", "estimate", "expands_within", "is_noise", "may_repeat", "order0_bound"]
 
 _SAMPLE_NBYTES: Final = 1 << 16
 _CODED_SAMPLE_NBYTES: Final = 1 << 15
@@ -64,6 +64,17 @@ class Sampled:
         """How often each byte occurs in the sample, shape (256,)."""
         return kernels.active().byte_histogram(self.sample)
 
+    @functools.cached_property
+    def has_all_values(self) -> bool:
+        """Whether every byte occurs in the sample."""
+        return bool(self.counts.all())
+
+    @functools.cached_property
+    def entropy(self) -> float:
+        """Bits a byte of the sample, in which every byte occurs."""
+        shares = self.counts / len(self.sample)
+        return -float(shares @ np.log2(shares))
+
 
 def estimate(codec: Codec, sampled: Sampled) -> Estimate | None:
     """Stored size by the codec's own estimate on the data or a sample of it, or by coding a sample.
@@ -89,12 +100,18 @@ def estimate(codec: Codec, sampled: Sampled) -> Estimate | None:
 def is_noise(sampled: Sampled) -> bool:
     """Whether bytes look as if no codec could make them fewer: all values occur equally often."""
     n = len(sampled.sample)
-    if n < _MIN_NOISE_NBYTES or not sampled.counts.all():
+    if n < _MIN_NOISE_NBYTES or not sampled.has_all_values:
         return False
-    shares = sampled.counts / n
     # An unbiased estimate: a sample of m bytes of true noise comes out 255 / (2 m ln 2) bits short.
-    entropy = -float(shares @ np.log2(shares)) + 255 / (2 * n * math.log(2))
-    return entropy > _NOISE_ENTROPY
+    return sampled.entropy + 255 / (2 * n * math.log(2)) > _NOISE_ENTROPY
+
+
+def order0_bound(sampled: Sampled) -> float:
+    """Bytes of which an order-0 codec that is estimated from the sample needs more.
+
+    Looked for only where all values occur: elsewhere it costs more than it saves.
+    """
+    return sampled.entropy / 8 * len(sampled.data) if sampled.has_all_values else 0.0
 
 
 def may_repeat(data: U8, itemsize: int) -> bool:
