@@ -130,7 +130,15 @@ def _check_floats(backend: KernelBackend) -> None:
         rows = drawn.draw(st.sampled_from(divisors(part.spec.numel)), "row_elements")
         n_tables = drawn.draw(st.integers(1, 3), "tables")
         costs = np.arange(n_tables << FLOAT_LAYOUTS[dtype][0]).astype(np.uint8).reshape(n_tables, -1)
+        last = part.spec.numel // rows - 1
+        some = st.lists(st.integers(0, max(0, last)), max_size=8 if last >= 0 else 0)
+        picked = np.array(drawn.draw(some, "rows"), np.uint32)
         same(backend, "float_split", lambda kernels: kernels.float_split(data, dtype, bits, base))
+        same(
+            backend,
+            "float_split",
+            lambda kernels: kernels.float_split(data, dtype, bits, base, picked, rows),
+        )
         same(backend, "upper_bits_histogram", lambda kernels: kernels.upper_bits_histogram(data, dtype, bits))
         same(backend, "row_costs", lambda kernels: kernels.row_costs(data, dtype, rows, costs))
 
