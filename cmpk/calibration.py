@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cmpk.errors import DestinationError, SourceError
 from cmpk.observers import Observer, watching
+from cmpk.ranges import RANGES
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "TensorStatistics", "calibrate", "load_calibration"]
 
 _FORMAT: Final = "cmpk calibration 1"
+_PARTS: Final = ("second_moment", "gradient_squares", "input_ranges")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +49,15 @@ class TensorStatistics:
         embedding: how often each row was looked up, shape (rows,), as a share of all look-ups.
     gradient_squares : float32 array, the weight's shape, or None
         Mean over the batches of the squared gradient of the loss, where one was given.
+    input_ranges : float32 array, shape (3, 2), or None
+        Of a linear layer: the lowest and the highest number in its inputs, by `cmpk.ranges.RANGES`.
     """
 
     kind: str
     count: int
     second_moment: NDArray[np.float32]
     gradient_squares: NDArray[np.float32] | None = None
+    input_ranges: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,6 +192,7 @@ def _statistics(seen: Observer, n_batches: int) -> TensorStatistics:
         seen.count,
         seen.second_moment().cpu().numpy(),
         None if gradients is None else gradients.cpu().numpy(),
+        seen.inputs.ranges(),
     )
 
 
@@ -224,9 +230,10 @@ def _to_bytes(tensors: Mapping[str, TensorStatistics]) -> bytes:
     for name in sorted(tensors):
         seen = tensors[name]
         table[name] = {"count": seen.count, "kind": seen.kind}
-        arrays[f"{name}/second_moment"] = np.ascontiguousarray(seen.second_moment, np.float32)
-        if seen.gradient_squares is not None:
-            arrays[f"{name}/gradient_squares"] = np.ascontiguousarray(seen.gradient_squares, np.float32)
+        for part in _PARTS:
+            array = getattr(seen, part)
+            if array is not None:
+                arrays[f"{name}/{part}"] = np.ascontiguousarray(array, np.float32)
     # One entry: safetensors writes several in an order that differs from run to run.
     return safetensors.numpy.save(arrays, {_FORMAT: msgspec.json.encode(table).decode()})
 
@@ -235,12 +242,14 @@ def _checked(table: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor
     tensors = {}
     for name, entry in msgspec.json.decode(table, type=dict[str, _Entry]).items():
         moment = arrays[f"{name}/second_moment"]
-        gradients = arrays.get(f"{name}/gradient_squares")
+        gradients, ranges = arrays.get(f"{name}/gradient_squares"), arrays.get(f"{name}/input_ranges")
         square = moment.ndim == 2 and moment.shape[0] == moment.shape[1]
         if moment.ndim != 1 and (entry.kind == "embedding" or not square):
             raise ValueError(f"the second moment of {name!r} has the shape {moment.shape}")
-        for array in (moment, gradients):
+        if ranges is not None and (ranges.shape != (len(RANGES), 2) or (ranges[:, 0] > ranges[:, 1]).any()):
+            raise ValueError(f"the ranges of the input of {name!r} are not {len(RANGES)} pairs that ascend")
+        for array in (moment, gradients, ranges):
             if array is not None and (array.dtype != np.float32 or not np.isfinite(array).all()):
                 raise ValueError(f"the statistics of {name!r} are not finite numbers in single precision")
-        tensors[name] = TensorStatistics(entry.kind, entry.count, moment, gradients)
+        tensors[name] = TensorStatistics(entry.kind, entry.count, moment, gradients, ranges)
     return tensors

@@ -1,4 +1,4 @@
-"""What layers see: second moments of their inputs, gathered while a model runs."""
+"""What layers see: second moments and ranges of their inputs, gathered while a model runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import numpy as np
+
+from cmpk.ranges import Histogram
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,8 @@ class Observer:
     ----------
     count : int
         Rows so far, or look-ups of an embedding.
+    inputs : Histogram
+        Of all numbers so far, where a linear layer meets them.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Observer:
         self.weight = weight
         self.kind = kind
         self.count = 0
+        self.inputs = Histogram()
         self._patches = patches or _rows
         self._moment: torch.Tensor | None = None
         self._gradients: torch.Tensor | None = None
@@ -72,6 +77,8 @@ class Observer:
                 seen = x.reshape(-1)
                 self._add(torch.bincount(seen, minlength=len(self.weight)).float(), len(seen))
                 return
+            if self.kind == "linear":
+                self.inputs.add(x, times)
             for rows in self._patches(x):
                 count = times * len(rows)
                 if rows.shape[1] > MAX_FEATURES:

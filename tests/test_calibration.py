@@ -47,6 +47,19 @@ def test_a_linear_layer_keeps_the_second_moment_of_its_input() -> None:
         np.testing.assert_allclose(seen.second_moment, moment_of(rows), rtol=1e-5, atol=1e-6)
 
 
+def test_a_linear_layer_keeps_the_ranges_of_its_input() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    batches = [seeded(3, 5, 6), seeded(2, 5, 6, seed=1)]
+    found = calibrate(model, batches).tensors
+    x = torch.cat([batch.reshape(-1) for batch in batches])
+    first, last = found["0.weight"].input_ranges, found["2.weight"].input_ranges
+    assert first is not None
+    assert last is not None
+    assert first[0].tolist() == [float(x.min()), float(x.max())]
+    assert last[:, 0].tolist() == [0, 0, 0]
+    assert calibrate(nn.Embedding(5, 3), [torch.tensor([1])]).tensors["weight"].input_ranges is None
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "circular"])
 @pytest.mark.parametrize(
     ("make", "shape"),
@@ -294,6 +307,7 @@ def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
         assert back.gradient_squares is not None
         assert seen.gradient_squares is not None
         assert back.gradient_squares.tobytes() == seen.gradient_squares.tobytes()
+        assert np.array_equal(back.input_ranges, seen.input_ranges)  # type: ignore[arg-type]
 
 
 def test_a_calibration_is_the_same_file_each_time(tmp_path: Path) -> None:
@@ -333,8 +347,30 @@ def test_a_calibration_is_the_same_file_each_time(tmp_path: Path) -> None:
             {"a/second_moment": np.zeros(3, np.float32)},
             {"cmpk calibration 1": '{"a": {"kind": "linear", "count": 0}}'},
         ),
+        *(
+            safetensors.numpy.save(
+                {"a/second_moment": np.zeros(3, np.float32), "a/input_ranges": np.array(ranges, np.float32)},
+                {"cmpk calibration 1": '{"a": {"kind": "linear", "count": 1}}'},
+            )
+            for ranges in ([[0, 1]], [[0, 1], [2, 1], [0, 1]], [[0, 1], [0, np.inf], [0, 1]])
+        ),
     ],
-    ids=["empty", "noise", "bare", "list", "json", "deep", "gone", "oblong", "nan", "kind", "count"],
+    ids=[
+        "empty",
+        "noise",
+        "bare",
+        "list",
+        "json",
+        "deep",
+        "gone",
+        "oblong",
+        "nan",
+        "kind",
+        "count",
+        "few",
+        "down",
+        "inf",
+    ],
 )
 def test_any_other_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
