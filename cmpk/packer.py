@@ -17,7 +17,7 @@ from cmpk.coding import Coded, Coder, decoded, node_of, stored_nbytes, uncoded
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import blame
-from cmpk.format import ContainerWriter, FileEntry, Manifest, Node, Quality, TensorEntry
+from cmpk.format import ContainerWriter, FileEntry, InputRanges, Manifest, Node, Quality, TensorEntry
 from cmpk.format.layout import FOOTER_NBYTES, MAX_EXPANSION, PREAMBLE_NBYTES
 from cmpk.importers.base import ModelSource, SourceFile, SourceTensor, storable
 from cmpk.kernels.interface import U8
@@ -367,7 +367,15 @@ class Packer:
         self.nbytes_of[tensor.name] = stored_nbytes(packed.coded)
         if packed.quality is not None:
             self._lossy.add(tensor.name)
-        return _entry(tensor, packed.digest, node_of(packed.coded, writer.add_stream), packed.quality)
+        node = node_of(packed.coded, writer.add_stream)
+        return _entry(tensor, packed.digest, node, packed.quality, self._input_of(tensor, node))
+
+    def _input_of(self, tensor: SourceTensor, node: Node) -> InputRanges | None:
+        """What calibration saw in the input of a weight, for layers that multiply its codes."""
+        statistics = self._statistics(tensor.name)
+        if node.encoding != "affine" or statistics is None or statistics.input_ranges is None:
+            return None
+        return InputRanges.of(statistics.input_ranges.tolist())
 
     def _write_file(
         self, file: SourceFile, writer: ContainerWriter, tensors: list[TensorEntry]
@@ -411,9 +419,23 @@ def _note_left_alone(pass_id: str, names: list[str]) -> str:
     return f"pass {pass_id!r} can't handle {tensors}, left as before: {shown}"
 
 
-def _entry(tensor: SourceTensor, digest: str, node: Node, quality: Quality | None = None) -> TensorEntry:
+def _entry(
+    tensor: SourceTensor,
+    digest: str,
+    node: Node,
+    quality: Quality | None = None,
+    ranges: InputRanges | None = None,
+) -> TensorEntry:
     dtype, shape = tensor.spec
-    return TensorEntry(name=tensor.name, dtype=dtype, shape=shape, blake3=digest, quality=quality, data=node)
+    return TensorEntry(
+        name=tensor.name,
+        dtype=dtype,
+        shape=shape,
+        blake3=digest,
+        quality=quality,
+        input=ranges,
+        data=node,
+    )
 
 
 def _alias(tensor: SourceTensor, target: str, tied: int, quality: Quality | None = None) -> TensorEntry:

@@ -185,7 +185,9 @@ def load_model(
         See `cmpk.nn`.
     activations : str
         With ``quantized``, ``int8`` has linear layers round each token to 8 bits as well and multiply
-        integers, which is faster and not bit-identical; see `cmpk.nn.IntegerLinear`.
+        integers, which is faster and not bit-identical; see `cmpk.nn.IntegerLinear`. ``int8-minmax``,
+        ``int8-percentile`` and ``int8-mse`` round within the ranges that calibration saw instead, which
+        the file has if it was packed with a calibration; layers without one do as with ``int8``.
     dense_nbytes : int
         Bytes of weights that are kept dense all the same: the smallest ones, which take the most calls.
         Small batches, for which decoding takes longer than the layers do, run faster by as much of the

@@ -141,6 +141,7 @@ TENSOR: Table = {
     "shape": (list, REQUIRED),
     "blake3": (str, ""),
     "quality": (dict, None),
+    "input": (dict, None),
     "data": (dict, REQUIRED),
 }
 QUALITY: Table = {
@@ -151,6 +152,7 @@ QUALITY: Table = {
     "quantized_millibits": (int, 0),
     "coded_millibits": (int, 0),
 }
+INPUT: Table = dict.fromkeys(("minmax", "percentile", "mse"), (list, REQUIRED))
 NODE: Table = {
     "codec": (str, ""),
     "nbytes": (int, 0),
@@ -299,6 +301,14 @@ def integers(values: list[Any], low: int, high: int) -> bool:
     return all(type(value) is int and low <= value <= high for value in values)
 
 
+def is_range(pair: list[Any]) -> bool:
+    """Whether two integers are the bits of finite single precision numbers in order (section 3.1.2)."""
+    if len(pair) != 2 or not integers(pair, 0, (1 << 32) - 1):
+        return False
+    low, high = np.array(pair, "<u4").view("<f4").tolist()
+    return bool(np.isfinite([low, high]).all() and low <= high)
+
+
 def is_hex(text: str, digits: int) -> bool:
     """Whether a digest is written as the tables say."""
     return re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None
@@ -308,7 +318,7 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
     """Section 3.1, and the rules of all encodings about parameters and parts."""
     tensors: dict[str, Tensor] = {}
     for value in values:
-        name, dtype, shape, digest, quality, data = members(value, TENSOR).values()
+        name, dtype, shape, digest, quality, ranges, data = members(value, TENSOR).values()
         need(name not in tensors, f"two tensors are named {name!r}")
         need(len(name.encode()) <= MAX_NAME_NBYTES, "a tensor name is too long")
         need(dtype in DTYPES, f"tensor {name!r}: unknown dtype {dtype!r}")
@@ -322,9 +332,12 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
         if is_lossy:
             figures = list(members(quality, QUALITY).values())
             need(integers(figures, 0, (1 << 63) - 1), f"tensor {name!r}: a figure of quality is out of range")
+        if ranges is not None:
+            pairs = members(ranges, INPUT).values()
+            need(all(map(is_range, pairs)), f"tensor {name!r}: input is not of ranges of finite numbers")
         if node.encoding == "alias":
             check_alias(node, spec, tensors)
-            need(digest == "", f"tensor {name!r}: an alias with a blake3")
+            need(digest == "" and ranges is None, f"tensor {name!r}: an alias with a blake3 or input")
             need(not is_lossy or not node.params["tied"], f"tensor {name!r}: tied, with a quality of its own")
             is_lossy = is_lossy or tensors[node.params["target"]].is_lossy
         else:

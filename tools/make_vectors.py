@@ -26,7 +26,7 @@ from tools.vectors import (
 from tools.vectors.cases import Invalid, Valid
 from tools.vectors.valid_codebooks import codebooks_of_vectors_page
 from tools.vectors.valid_codecs import bitpack_page, huffman_page, rans_page, zstd_page
-from tools.vectors.valid_container import attachments, container, elements, expansion, qualities
+from tools.vectors.valid_container import attachments, container, elements, expansion, inputs, qualities
 from tools.vectors.valid_encodings import (
     alias_page,
     codebook_page,
@@ -49,6 +49,7 @@ def valid_vectors() -> list[Valid]:
         *elements(),
         *qualities(),
         *expansion(),
+        *inputs(),
         *attachments(),
         *zstd_page(),
         *bitpack_page(),
@@ -78,6 +79,7 @@ def invalid_vectors() -> list[Invalid]:
         invalid_container.json_values,
         invalid_manifest.tensor_entries,
         invalid_manifest.qualities,
+        invalid_manifest.inputs,
         invalid_manifest.nodes,
         invalid_manifest.expansion,
         invalid_manifest.unknown_ids,

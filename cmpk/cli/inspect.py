@@ -141,6 +141,7 @@ def _tensor_json(archive: Archive, name: str) -> dict[str, Any]:
         "shape": entry.shape,
         "blake3": holder.blake3,
         "quality": quality.to_json() if quality else None,
+        "input": entry.input.to_json() if entry.input else None,
         "data": _node_json(archive.stored(name)),
     }
 

@@ -161,6 +161,9 @@ def show_tensor(out: Console, archive: Archive, entry: TensorEntry) -> None:
         )
         facts.add_row("zeros", f"{quality.zeros:,}")
         facts.add_row("stages", f"{bits} bits per element")
+    if entry.input is not None:
+        ranges = (f"{name} {low:.4g} .. {high:.4g}" for name, (low, high) in entry.input.to_json().items())
+        facts.add_row("input", ", ".join(ranges))
     if target != entry.name:
         relation = (
             "merged with" if entry.quality else "tied to" if archive.is_tied(entry.name) else "equal to"

@@ -1,5 +1,6 @@
 """Bytes and manifest of a ``.cmpk`` file (spec/container.md); knows no tensors."""
 
+from cmpk.format.inputs import InputRanges
 from cmpk.format.manifest import FileEntry, Manifest, Node, Segment, TensorEntry
 from cmpk.format.quality import Quality, QualitySummary
 from cmpk.format.reader import ContainerReader
@@ -10,6 +11,7 @@ __all__ = [
     "ContainerReader",
     "ContainerWriter",
     "FileEntry",
+    "InputRanges",
     "Manifest",
     "MemorySink",
     "Node",

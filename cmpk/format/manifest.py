@@ -12,6 +12,7 @@ import msgspec
 
 from cmpk.dtypes import DTYPES
 from cmpk.errors import FormatError
+from cmpk.format.inputs import InputRanges
 from cmpk.format.layout import (
     MAX_DEPTH,
     MAX_FILES,
@@ -60,6 +61,7 @@ class TensorEntry(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     shape: tuple[int, ...]
     blake3: str = ""
     quality: Quality | None = None
+    input: InputRanges | None = None
     data: Node
 
 
@@ -196,8 +198,8 @@ def _check_tensors(manifest: Manifest) -> None:
         try:
             _check_node(tensor.data, 1)
             if tensor.data.encoding == "alias":
-                if tensor.blake3:
-                    raise FormatError("an alias has no blake3")
+                if tensor.blake3 or tensor.input is not None:
+                    raise FormatError("an alias has no blake3 and no input")
                 if tensor.quality is not None and tensor.data.params.get("tied") == 1:
                     raise FormatError("a tensor that is tied has no quality of its own")
             elif not _HEX_64.match(tensor.blake3):
@@ -206,6 +208,8 @@ def _check_tensors(manifest: Manifest) -> None:
                 0 <= value <= MOST for value in msgspec.structs.astuple(tensor.quality)
             ):
                 raise FormatError("quality holds a number that is not within 63 bits")
+            if tensor.input is not None and not tensor.input.is_valid:
+                raise FormatError("input holds a range that is not one of finite numbers, the lower first")
         except FormatError as error:
             raise FormatError(f"tensor {name!r}: {error}") from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +27,10 @@ _BLOCK_ROWS: Final = 512
 """Tokens that are multiplied at a time, so that their sums are still in cache when they are scaled."""
 
 
+_Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Of a float32 block, shape (rows, in), and the weight; shape (rows, out)."""
+
+
 class IntegerWeight(NamedTuple):
     """A weight as ``(codes - zero_point) * scale``.
 
@@ -39,6 +44,8 @@ class IntegerWeight(NamedTuple):
         The sum of each row of the weight.
     dtype : torch.dtype
         Of the weight that they stand for.
+    input_range : (float, float), optional
+        Lowest and highest level of what the weight is multiplied by; those of each token by default.
     """
 
     codes: torch.Tensor
@@ -46,6 +53,7 @@ class IntegerWeight(NamedTuple):
     zero_point: torch.Tensor | None
     totals: torch.Tensor
     dtype: torch.dtype
+    input_range: tuple[float, float] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +68,7 @@ class IntegerWeight(NamedTuple):
         return (codes * self.scale[:, None]).to(self.dtype)
 
     def linear(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """``x @ weight.T + bias`` for ``x`` rounded to 256 levels from the lowest to the highest of each row.
+        """``x @ weight.T + bias`` for ``x`` rounded to 256 levels of a range: its own for each row, or one.
 
         Parameters
         ----------
@@ -71,22 +79,47 @@ class IntegerWeight(NamedTuple):
         -------
         tensor of the dtype of ``x``, shape (tokens, out)
         """
-        # With x ≈ lowest + step · codes, the sum over i of x_i (c_i − z) scale is
-        # step · scale · (codes · c − z Σ codes_i) + lowest · scale · Σ (c_i − z).
-        shift = torch.stack((self.totals, torch.zeros_like(self.totals) if bias is None else bias.float()))
+        constant = torch.zeros_like(self.totals) if bias is None else bias.float()
+        product = self._within_each_token(constant) if self.input_range is None else self._within(constant)
         out = x.new_empty((len(x), len(self.codes)))
         for start in range(0, len(x), _BLOCK_ROWS):
-            block = x[start : start + _BLOCK_ROWS].float()
-            lowest = block.amin(1, keepdim=True)
-            step = block.amax(1, keepdim=True).sub_(lowest).div_(_MAX_BYTE).clamp_min_(_SMALLEST_STEP)
-            codes = block.sub(lowest).div_(step).round_().to(torch.uint8)
-            sums = torch._int_mm(codes, self.codes.t()).float()
-            if self.zero_point is not None:
-                sums -= codes.sum(1, keepdim=True, dtype=torch.float32) * self.zero_point
-            sums.mul_(step).mul_(self.scale)
-            sums.addmm_(torch.cat((lowest, torch.ones_like(lowest)), 1), shift)
-            out[start : start + _BLOCK_ROWS] = sums
+            out[start : start + _BLOCK_ROWS] = product(x[start : start + _BLOCK_ROWS].float())
         return out
+
+    # With x ≈ lowest + step · codes, the sum over i of x_i (c_i − z) scale is
+    # step · scale · (codes · c − z Σ codes_i) + lowest · scale · Σ (c_i − z).
+
+    def _within_each_token(self, constant: torch.Tensor) -> _Product:
+        """The product for levels from the lowest to the highest number of each row."""
+        shift = torch.stack((self.totals, constant))
+
+        def product(x: torch.Tensor) -> torch.Tensor:
+            lowest = x.amin(1, keepdim=True)
+            step = x.amax(1, keepdim=True).sub_(lowest).div_(_MAX_BYTE).clamp_min_(_SMALLEST_STEP)
+            sums = self._sums(x.sub(lowest).div_(step).round_().to(torch.uint8))
+            sums.mul_(step).mul_(self.scale)
+            return sums.addmm_(torch.cat((lowest, torch.ones_like(lowest)), 1), shift)
+
+        return product
+
+    def _within(self, constant: torch.Tensor) -> _Product:
+        """The product for levels of one range; what lies outside is clipped."""
+        lowest, highest = self.input_range or (0.0, 0.0)
+        step = max((highest - lowest) / _MAX_BYTE, _SMALLEST_STEP)
+        scale, shift = self.scale * step, torch.add(constant, self.totals, alpha=lowest)
+
+        def product(x: torch.Tensor) -> torch.Tensor:
+            codes = x.sub(lowest).div_(step).round_().clamp_(0, _MAX_BYTE).to(torch.uint8)
+            return torch.addcmul(shift, self._sums(codes), scale)
+
+        return product
+
+    def _sums(self, codes: torch.Tensor) -> torch.Tensor:
+        """``codes @ (self.codes - zero_point).T``, shape (rows, out)."""
+        sums = torch._int_mm(codes, self.codes.t()).float()
+        if self.zero_point is not None:
+            sums -= codes.sum(1, keepdim=True, dtype=torch.float32) * self.zero_point
+        return sums
 
 
 def integer_weight(compressed: Compressed) -> IntegerWeight | None:
@@ -138,10 +171,11 @@ class IntegerWeights(WeightTable[IntegerWeight]):
 
 
 class IntegerLinear(CompressedLayer):
-    """A linear layer that rounds each token to 8 bits and multiplies integers.
+    """A linear layer that rounds its input to 8 bits and multiplies integers.
 
     Its outputs are not those of the dense layer: each number of a token is off by up to a 510th of the range
-    that the numbers of the token span.
+    that the numbers of the token span. Within a range from calibration it is a 510th of that range, and
+    numbers outside are clipped.
     """
 
     bias: torch.Tensor | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -18,14 +19,15 @@ from cmpk.nn.construction import Slot, assign, construct, parameter_slots
 from cmpk.nn.integer import IntegerLinear, IntegerWeight, IntegerWeights, integer_weight
 from cmpk.nn.layers import CompressedLayer, compress, is_supported
 from cmpk.nn.weights import Weights
+from cmpk.ranges import RANGES
 
 __all__ = ["ACTIVATIONS", "RESIDENT", "Loaded", "load"]
 
 RESIDENT: Final = ("dense", "quantized", "packed")
 """What weights may be in memory."""
 
-ACTIVATIONS: Final = ("float", "int8")
-"""What linear layers with codes may multiply them by."""
+ACTIVATIONS: Final = ("float", "int8", *(f"int8-{name}" for name in RANGES))
+"""What linear layers with codes multiply these by: bytes, within ranges of each token or of calibration."""
 
 _MIN_NBYTES: Final = 1 << 14
 """Smaller weights are kept dense: they save too little for what a call of the kernels takes."""
@@ -59,9 +61,10 @@ def load(
     """Load a file into a model whose tensors it replaces; see `cmpk.torch.load_model`."""
     if resident not in RESIDENT:
         raise SourceError(f"resident is {resident!r}; give one of {', '.join(map(repr, RESIDENT))}")
-    if activations not in ACTIVATIONS or (activations == "int8" and resident != "quantized"):
+    if activations not in ACTIVATIONS or (activations != "float" and resident != "quantized"):
+        others = ", ".join(map(repr, ACTIVATIONS[1:]))
         raise SourceError(
-            f"activations are {activations!r} and resident is {resident!r}; give 'float', or 'int8' "
+            f"activations are {activations!r} and resident is {resident!r}; give 'float', or one of {others} "
             "with resident='quantized'"
         )
     if dense_nbytes < 0:
@@ -81,7 +84,9 @@ def load(
         slots = parameter_slots(model)
         names = [] if resident == "dense" else _compressible(archive, fit, slots, resident, dense_nbytes)
         stored = {name: _resident(archive, name, resident, threads) for name in names}
-        integers = _integers(stored, fit, slots) if activations == "int8" else {}
+        integers = {} if activations == "float" else _integers(stored, fit, slots)
+        if activations not in ("float", "int8"):
+            integers = _within_ranges(integers, archive, fit, activations.removeprefix("int8-"))
         trees = {name: found for name, found in stored.items() if name not in integers}
         if stored:
             model.requires_grad_(False)
@@ -187,6 +192,21 @@ def _integers(
         if weight is not None:
             found[name] = weight
     return found
+
+
+def _within_ranges(
+    integers: Mapping[str, IntegerWeight], archive: Archive, fit: _Fit, method: str
+) -> dict[str, IntegerWeight]:
+    """The weights with the ranges of their layers' inputs, where calibration saw these."""
+    n_places = Counter(fit.names.values())
+    ranges = {name: archive.entry(name).input for name in integers if n_places[name] == 1}
+    found = {name: seen.range(method) for name, seen in ranges.items() if seen is not None}
+    if not found:
+        raise SourceError(
+            f"activations are {'int8-' + method!r} and the file has no ranges of the inputs of its linear "
+            "layers; pack with a calibration, or give 'int8'"
+        )
+    return {name: weight._replace(input_range=found.get(name)) for name, weight in integers.items()}
 
 
 def _compress(

@@ -225,6 +225,15 @@ def test_a_tensor_as_json_is_its_located_tree(invoke: Invoke, archive_path: Path
     assert [leaf["offset"] for leaf in leaves] == [stream["offset"] for stream in shown["streams"]]
 
 
+def test_ranges_of_a_layers_input_are_shown_as_numbers(invoke: Invoke) -> None:
+    path = ROOT / "spec" / "vectors" / "valid" / "input-ranges.cmpk"
+    text = " ".join(invoke("inspect", path, "1").stdout.split())
+    assert "input minmax -10 .. 10, percentile 0 .. 0, mse -1.401e-45 .. 1.401e-45" in text
+    shown = json.loads(invoke("inspect", path, "1", "--json").stdout)
+    assert list(shown["tensor"]["input"]) == ["minmax", "percentile", "mse"]
+    assert shown["tensor"]["input"]["minmax"] == [-10, 10]
+
+
 def test_a_duplicate_tensor_names_the_one_that_holds_its_bytes(invoke: Invoke, archive_path: Path) -> None:
     text = invoke("inspect", archive_path, "output.weight").stdout
     assert "equal to" in text

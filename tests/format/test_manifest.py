@@ -32,6 +32,8 @@ LOSSY = {
     "quality": {"error_ppb": (1 << 63) - 1, "zeros": 1},
     "data": LEAF,
 }
+INPUT = {"minmax": [0xBF800000, 0x40000000], "percentile": [0, 0], "mse": [0x80000001, 1]}
+WITH_INPUT = {"name": "a", "dtype": "U8", "shape": [4], "blake3": HEX_64, "input": INPUT, "data": LEAF}
 SAME = {
     "name": "b",
     "dtype": "U8",
@@ -74,6 +76,7 @@ def nested(depth: int) -> dict[str, Any]:
         manifest(recipe="r", calibration=HEX_64, metadata={"a": "b"}),
         manifest(tensors=[LOSSY, {**TENSOR, "name": "b"}], files=[LOSSY_FILE]),
         manifest(tensors=[{**LOSSY, "quality": {}}], files=[LOSSY_FILE]),
+        manifest(tensors=[WITH_INPUT]),
         manifest(tensors=[LOSSY, SAME], files=[{**LOSSY_FILE, "segments": [{"first": 1, "count": 1}]}]),
         manifest(tensors=[TENSOR], files=[FILE, {**LITERAL, "path": "g/h.i"}]),
         manifest(files=[{"path": "empty", "nbytes": 0, "sha256": HEX_64}]),
@@ -207,11 +210,19 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
         ({**LOSSY, "quality": {"zeros": 1 << 63}}, "not within 63 bits"),
         ({**LOSSY, "quality": {"zeros": 1.5}}, "can't be read"),
         ({**LOSSY, "quality": {"error_ppb": 1, "sqnr": 1}}, "unknown field"),
+        ({"input": {**INPUT, "mse": [1, 0]}}, "not one of finite numbers"),
+        ({"input": {**INPUT, "mse": [0, 0x7F800000]}}, "not one of finite numbers"),
+        ({"input": {**INPUT, "minmax": [0, 1 << 32]}}, "not one of finite numbers"),
+        ({"input": {**INPUT, "minmax": [-1, 0]}}, "not one of finite numbers"),
+        ({"input": {**INPUT, "minmax": [0]}}, "can't be read"),
+        ({"input": {**INPUT, "minmax": [0, 1 << 200]}}, "not one of finite numbers"),
+        ({"input": {"minmax": [0, 1]}}, "can't be read"),
         (
             {"data": {"encoding": "alias", "params": {"tied": 1}}, "blake3": "", "quality": {}},
             "no quality of its own",
         ),
-        ({"data": {"encoding": "alias"}}, "an alias has no blake3"),
+        ({"data": {"encoding": "alias"}}, "an alias has no blake3 and no input"),
+        ({"data": SAME["data"], "blake3": "", "input": INPUT}, "an alias has no blake3 and no input"),
         ({"data": {}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "encoding": "e"}}, "either a codec or an encoding"),
         ({"data": {**LEAF, "params": {"a": 1}}}, "a leaf has no params"),

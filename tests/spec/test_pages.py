@@ -17,7 +17,7 @@ import pytest
 from cmpk.archive import Archive
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings.base import Branch, Decoder, Leaf, Stored, allocate
-from cmpk.format import FileEntry, Manifest, Node, Quality, Segment, TensorEntry, layout
+from cmpk.format import FileEntry, InputRanges, Manifest, Node, Quality, Segment, TensorEntry, layout
 from cmpk.registry import builtin_registry
 
 SPEC = Path(__file__).resolve().parents[2] / "spec"
@@ -111,6 +111,7 @@ def test_element_types_are_those_of_the_code(decode: ModuleType) -> None:
         ("## 3. ", Manifest, "MANIFEST"),
         ("### 3.1 ", TensorEntry, "TENSOR"),
         ("#### 3.1.1 ", Quality, "QUALITY"),
+        ("#### 3.1.2 ", InputRanges, "INPUT"),
         ("### 3.2 ", Node, "NODE"),
         ("### 3.3 ", Segment, "SEGMENT"),
     ],

@@ -76,6 +76,7 @@ _MEMBERS = [
     "shape",
     "blake3",
     "quality",
+    "input",
 ]
 _MEMBERS += [
     "data",
@@ -90,7 +91,7 @@ _MEMBERS += [
     "segments",
     "literal",
 ]
-_MEMBERS += ["error_ppb", "cosine_ppb", "zeros", "coded_millibits"]
+_MEMBERS += ["error_ppb", "cosine_ppb", "zeros", "coded_millibits", "minmax", "percentile", "mse"]
 _MEMBERS += ["first", "count", "base", "exceptions", "mantissa_bits", "rows", "size", "target", "tied"]
 _MEMBERS += ["fill", "stride", "max_gap", "vector", "group_rows", "dtype", "rank"]
 _PATHS = [

@@ -74,9 +74,10 @@ def tensor(name: str, dtype: str, shape: list[int], data: bytes, node: Object, *
         "shape": shape,
         "blake3": "" if is_alias else blake3.blake3(data).hexdigest(),
         "quality": None,
+        "input": None,
         "data": node,
     } | said
-    entry = Entry(_without_defaults(members, {"blake3": "", "quality": None}))
+    entry = Entry(_without_defaults(members, {"blake3": "", "quality": None, "input": None}))
     entry.data = data
     return entry
 

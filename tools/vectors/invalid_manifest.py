@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "expansion",
     "file_entries",
     "file_paths",
+    "inputs",
     "lossy_files",
     "nodes",
     "qualities",
@@ -111,6 +113,42 @@ def qualities() -> Iterator[Invalid]:
         yield Invalid(f"calibration-{name}", rule, "format", "open", build(manifest(calibration=digest)))
     data = build(manifest(calibration="0" * 64), change=swap(f'"{"0" * 64}"', "null"))
     yield Invalid("calibration-null", rule, "format", "open", data)
+
+
+def inputs() -> Iterator[Invalid]:
+    """Section 3.1.2."""
+    one = [0, 0x3F800000]  # 0 and 1.0
+    sound = {"minmax": one, "percentile": one, "mse": one}
+
+    def of(name: str, rule: str, ranges: object, old: str = "", new: str = "") -> Invalid:
+        content = manifest([tensor("a", "U8", [3], ABC, raw(ABC), input=ranges)])
+        data = build(content, change=swap(old, new)) if old else build(content)
+        return Invalid(f"input-{name}", f"container.md, section 3.1.2: {rule}", "format", "open", data)
+
+    numbers = "integers within 0 .. 2^32 - 1, the bits of finite numbers"
+    yield of("negative", numbers, sound | {"minmax": [-1, 0]})
+    yield of("of-32-bits", numbers, sound | {"percentile": [0, 1 << 32]})
+    yield of("fraction", numbers, sound | {"mse": [0, 1.5]})
+    yield of("true", numbers, sound | {"mse": [0, True]})
+    yield of("infinity", numbers, sound | {"minmax": [0, 0x7F800000]})
+    yield of("minus-infinity", numbers, sound | {"minmax": [0xFF800000, 0]})
+    yield of("nan", numbers, sound | {"percentile": [0x7FC00000, 0x7FC00000]})
+    yield of("descending", "the first is not greater than the second", sound | {"minmax": one[::-1]})
+    # As bits the first is smaller, as a number the second is.
+    yield of("descending-below-0", "the first is not greater", sound | {"mse": [0x80000001, 0xBF800000]})
+    yield of("of-one", "an array of two integers", sound | {"mse": [0]})
+    yield of("of-three", "an array of two integers", sound | {"mse": [0, 0, 0]})
+    yield of("no-array", "an array of two integers", sound | {"mse": 0})
+    yield of("without-mse", "section 3.1.2: mse is required", {"minmax": one, "percentile": one})
+    text = json.dumps(sound, separators=(",", ":"))
+    yield of("null", "canonical JSON", sound, f'"input":{text}', '"input":null')
+    yield of("no-object", "section 3.1: input is an object or null", [1])
+    yield of("unknown-member", "canonical JSON", sound | {"zzz": one})
+    yield of("members-in-another-order", "canonical JSON", dict(reversed(sound.items())))
+    alias = tensor("b", "U8", [3], ABC, branch("alias", {"target": "a", "tied": 0}), input=sound)
+    data = build(manifest([tensor("a", "U8", [3], ABC, raw(ABC)), alias]))
+    rule = "container.md, section 3.1: an alias has no input"
+    yield Invalid("input-of-an-alias", rule, "format", "open", data)
 
 
 def nodes() -> Iterator[Invalid]:

@@ -10,7 +10,16 @@ from .assemble import Object, branch, file, leaf, manifest, one, tensor
 from .cases import NBITS, Valid, container_example, raw
 from .streams import balanced, frame, frame_of_runs, huffman, noise, raw_block, rle_block, zstd
 
-__all__ = ["attachments", "container", "elements", "expansion", "qualities", "repeated", "safetensors"]
+__all__ = [
+    "attachments",
+    "container",
+    "elements",
+    "expansion",
+    "inputs",
+    "qualities",
+    "repeated",
+    "safetensors",
+]
 
 
 def shortened(text: bytes) -> bytes:
@@ -132,6 +141,31 @@ def expansion() -> Iterator[Valid]:
     """container.md, section 3.2: as much as a tree may decode to."""
     n = 65536 * (30 + 1) // 8
     yield Valid("expansion-of-a-tree", one("F64", [n], noise(8) * n, repeated(n)))
+
+
+def inputs() -> Iterator[Valid]:
+    """container.md, section 3.1.2."""
+    pairs = [
+        [0, 0],
+        [0xC1200000, 0x41200000],  # -10 and 10
+        [0xFF7FFFFF, 0x7F7FFFFF],  # as far as it goes
+        [0x80000000, 0],
+        [0, 0x80000000],  # the same numbers
+        [0x80000001, 1],  # the smallest
+    ]
+    entries = [
+        tensor(
+            str(i),
+            "U8",
+            [1],
+            bytes([i]),
+            raw(bytes([i])),
+            quality={"zeros": 1} if i % 2 else None,
+            input={"minmax": pair, "percentile": pairs[i - 1], "mse": pairs[i - 2]},
+        )
+        for i, pair in enumerate(pairs)
+    ]
+    yield Valid("input-ranges", manifest(entries))
 
 
 def attachments() -> Iterator[Valid]:
