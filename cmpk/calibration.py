@@ -32,7 +32,7 @@ _PARTS: Final = ("second_moment", "gradient_squares", "input_ranges")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorStatistics:
-    """How one weight was used.
+    """How one weight was used. The arrays can't be written: what is computed from them may be kept.
 
     Attributes
     ----------
@@ -58,6 +58,14 @@ class TensorStatistics:
     second_moment: NDArray[np.float32]
     gradient_squares: NDArray[np.float32] | None = None
     input_ranges: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("second_moment", "gradient_squares"):
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -332,6 +332,35 @@ class KernelBackend(Protocol):
     def widen(self, data: Buffer, narrower: str, dtype: str) -> U8:
         """Undo `narrow`, bit by bit as spec/encodings/narrow.md says."""
 
+    def feed_errors(
+        self,
+        values: NDArray[np.float32],
+        steps: NDArray[np.float32],
+        factor: NDArray[np.float32],
+        threads: int = 1,
+    ) -> NDArray[np.int32]:
+        """Round rows in order, the errors of each made up for in those that are still to come.
+
+        ``values`` and positive ``steps``, shape (rows, columns), and ``factor``, shape (rows, rows), are
+        contiguous. The code in row k is the sum of the value and of ``factor[j, k]`` times the error in row
+        j < k, in this order, every product and sum rounded, over the step, rounded to nearest even; within
+        2^30 of zero, and 0 where there is no number. The error is the value less step times code.
+        """
+
+    def best_intervals(
+        self,
+        mass: NDArray[np.float64],
+        moment: NDArray[np.float64],
+        square: NDArray[np.float64],
+        n_intervals: int,
+    ) -> NDArray[np.int64]:
+        """Where the intervals with the least weighted squared distance to their means begin.
+
+        ``mass``, ``moment``, ``square``, shape (places,), contiguous: sums up to each place of the weights of
+        ascending points, of them times the points, and times their squares; the last place is the end.
+        Returns places, shape (n_intervals,), the first 0; there are fewer intervals than places.
+        """
+
     def decode_floats(self, jobs: Sequence[Job], threads: int = 1) -> None:
         """Run jobs: decode the sources, merge, dequantize or look up, scatter, chunk by chunk in cache.
 

@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cmpk import kernels
+
 __all__ = ["INITS", "Nearest", "Points", "cluster", "points_of"]
 
 INITS: Final = ("optimal", "linear", "density", "random")
@@ -206,9 +208,11 @@ def _optimal(points: Points, n_centroids: int) -> F64:
     # From the middle of the numbers: squares of what is far from zero would cancel.
     shifted = values - np.average(values, weights=weights)
     sums = [np.concatenate(([0.0], np.cumsum(weights * shifted**power)))[places] for power in range(3)]
-    begins = _best_begins(sums[0], sums[1], sums[2], n_centroids)
+    begins = kernels.active().best_intervals(sums[0], sums[1], sums[2], n_centroids)
     ends = np.append(begins[1:], len(places) - 1)
-    means = (sums[1][ends] - sums[1][begins]) / (sums[0][ends] - sums[0][begins])
+    mass, moment = (each[ends] - each[begins] for each in sums[:2])
+    # Weights that are too small to show in the sums make no mean.
+    means = moment[mass > 0] / mass[mass > 0]
     return np.asarray(means + np.average(values, weights=weights))
 
 
@@ -225,55 +229,3 @@ def _places(points: Points, n_centroids: int) -> NDArray[np.intp]:
     reached = np.cumsum(np.cbrt(weights * width * width))
     found = np.searchsorted(reached, np.linspace(0, reached[-1], wanted + 1))
     return np.unique(np.concatenate(([0], found[1:-1], [len(values)])))
-
-
-def _best_begins(mass: F64, moment: F64, square: F64, n_intervals: int) -> NDArray[np.intp]:
-    """Where the ``n_intervals`` with the least squared error begin.
-
-    Parameters
-    ----------
-    mass, moment, square : float64 array, shape (places,)
-        Sums of the points' weights, of them times the values, and times their squares, up to each place.
-
-    Returns
-    -------
-    intp array, shape (n_intervals,)
-        Places, the first 0. For each end the best last begin only grows with the end: so the ends in the
-        middle bound those on either side of them, and a layer costs O(places log places).
-    """
-    n_places = len(mass)
-
-    def error(begin: NDArray[np.intp], end: NDArray[np.intp]) -> F64:
-        weight, first = mass[end] - mass[begin], moment[end] - moment[begin]
-        return np.asarray(square[end] - square[begin] - first * first / weight)
-
-    ends = np.arange(1, n_places)
-    best = np.concatenate(([0.0], error(np.zeros_like(ends), ends)))
-    layers = []
-    for layer in range(1, n_intervals):
-        reached, begin = np.full(n_places, np.inf), np.full(n_places, layer)
-        step = 1 << (n_places - layer - 1).bit_length()
-        while step > 1:
-            half = step // 2
-            end = np.arange(layer + half, n_places, step)
-            low = np.where(end - half > layer, begin[np.maximum(end - half, layer)], layer)
-            beyond = end + half
-            high = np.where(beyond < n_places, begin[np.minimum(beyond, n_places - 1)], end - 1)
-            high = np.minimum(high, end - 1)
-            sizes = high - low + 1
-            firsts = np.cumsum(sizes) - sizes
-            tried = np.arange(int(sizes.sum())) - np.repeat(firsts - low, sizes)
-            costs = best[tried] + error(tried, np.repeat(end, sizes))
-            lowest = np.minimum.reduceat(costs, firsts)
-            hits = np.flatnonzero(costs == np.repeat(lowest, sizes))
-            # The first of each end's: hits are in order, and every end has one.
-            where = hits[np.searchsorted(hits, firsts)]
-            reached[end], begin[end] = lowest, tried[where]
-            step = half
-        layers.append(begin)
-        best = reached
-    begins = [n_places - 1]
-    for begin in reversed(layers):
-        begins.append(int(begin[begins[-1]]))
-    begins.append(0)
-    return np.array(begins[:0:-1], np.intp)

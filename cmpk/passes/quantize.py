@@ -173,10 +173,10 @@ def _stepped(
     largest = largest_multiple(weights, spread)
     if largest >= MAX_CODE // 2:
         return None
-    if options.method == "gptq" and profile.root is not None:
+    if options.method == "gptq" and profile.factor is not None:
         matrix = as_matrix(weights, statistics)
         spread = as_matrix(np.broadcast_to(spread, weights.shape), statistics)
-        codes = error_feedback(matrix, profile.root, spread)
+        codes = error_feedback(matrix, profile.factor, spread)
         transposed = statistics is not None and statistics.kind == "conv1d"
         codes = np.ascontiguousarray(codes.T if transposed else codes).reshape(weights.shape)
     elif options.method == "rdo":

@@ -14,6 +14,7 @@ little about single rows.
 
 from __future__ import annotations
 
+import weakref
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -46,8 +47,9 @@ class Profile(NamedTuple):
         Steps relative to the tensor's, whole powers of 2**(1/4).
     sensitivity : float
         Cost of an expected squared error of one unit, the tensor's mean square, in every weight.
-    root : float64 array, shape (columns, columns), or None
-        R: upper triangular, R Rᵀ is the damped second moment of the inputs. None without one.
+    factor : float32 array, shape (columns, columns), or None
+        Upper triangular R, where R Rᵀ is the damped second moment of the inputs, each column over its
+        diagonal element. None without one.
     is_of_loss : bool
         Whether the cost is in units of the loss squared; else relative to the tensor's output.
     """
@@ -55,7 +57,7 @@ class Profile(NamedTuple):
     axis: int
     factors: F64
     sensitivity: float
-    root: F64 | None = None
+    factor: NDArray[np.float32] | None = None
     is_of_loss: bool = False
 
 
@@ -79,20 +81,23 @@ def profile_of(values: NDArray[np.float32], statistics: Statistics | None) -> Pr
     plain = Profile(-1, np.ones(1), 1.0)
     if statistics is None or statistics.second_moment is None or values.ndim < 2:
         return plain
-    moment = statistics.second_moment.astype(np.float64)
+    moment = statistics.second_moment
     matrix = as_matrix(values, statistics)
     if statistics.kind == "embedding":
-        return _of_rows(matrix, moment, statistics) if moment.shape == matrix.shape[:1] else plain
-    fits = moment.shape[0] == matrix.shape[1]
-    mean = float(np.trace(moment) if moment.ndim == 2 else moment.sum()) / max(1, len(moment))
-    return _of_columns(values.shape, matrix, moment / mean, statistics) if fits and mean > 0 else plain
+        return (
+            _of_rows(matrix, moment.astype(np.float64), statistics)
+            if moment.shape == matrix.shape[:1]
+            else plain
+        )
+    if moment.shape[0] != matrix.shape[1] or _mean_of(moment) <= 0:
+        return plain
+    return _of_columns(values.shape, matrix, moment, statistics)
 
 
 def _of_columns(
-    shape: tuple[int, ...], matrix: NDArray[np.float32], moment: F64, statistics: Statistics
+    shape: tuple[int, ...], matrix: NDArray[np.float32], moment: NDArray[np.float32], statistics: Statistics
 ) -> Profile:
-    root = _root(moment) if moment.ndim == 2 else None
-    spread = np.diag(root) if root is not None else np.sqrt(np.maximum(moment, 0) + DAMPING)
+    spread, factor = _factors.of(moment)
     log_steps = -np.log2(spread)
     mean = float(log_steps.mean())
     total, is_of_loss = _gradient_total(statistics)
@@ -101,11 +106,11 @@ def _of_columns(
         total = 1 / square  # relative to the weights; relative to the outputs was measured to be worse
     sensitivity = total * square * 2.0 ** (-2 * mean)
     if matrix.shape[0] < _MIN_ROWS:
-        return Profile(-1, np.ones(1), sensitivity, root, is_of_loss)
+        return Profile(-1, np.ones(1), sensitivity, factor, is_of_loss)
     # A convolution's channel has one step for its whole kernel.
     log_steps = log_steps.reshape(shape[1] if len(shape) > 2 else len(log_steps), -1).mean(axis=1)
     axis = 0 if statistics.kind == "conv1d" else 1
-    return Profile(axis, _on_grid(log_steps - mean), sensitivity, root, is_of_loss)
+    return Profile(axis, _on_grid(log_steps - mean), sensitivity, factor, is_of_loss)
 
 
 def _of_rows(matrix: NDArray[np.float32], shares: F64, statistics: Statistics) -> Profile:
@@ -133,17 +138,60 @@ def _gradient_total(statistics: Statistics) -> tuple[float, bool]:
     return (total, True) if total > 0 else (0.0, False)
 
 
-def _root(moment: F64) -> F64 | None:
-    """R, upper triangular, of the damped second moment; None for what is no second moment."""
+class _Spread(NamedTuple):
+    """Of a second moment: the diagonal of R, float64, and `Profile.factor`."""
+
+    diagonal: F64
+    factor: NDArray[np.float32] | None
+
+
+def _mean_of(moment: NDArray[np.float32]) -> float:
+    """Of its diagonal."""
+    diagonal = np.diag(moment) if moment.ndim == 2 else moment
+    return float(diagonal.sum(dtype=np.float64)) / max(1, len(moment))
+
+
+def _spread(moment: NDArray[np.float32]) -> _Spread:
+    """For second moments that are none: their diagonal alone."""
+    scaled = moment.astype(np.float64) / _mean_of(moment)
     damping = DAMPING
-    while damping < 1e3:
-        damped = moment + np.eye(len(moment)) * damping
+    while moment.ndim == 2 and damping < 1e3:
+        damped = scaled + np.eye(len(scaled)) * damping
         try:
-            lower = np.linalg.cholesky(damped[::-1, ::-1])
-            return np.ascontiguousarray(lower[::-1, ::-1])
+            root = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
         except np.linalg.LinAlgError:
             damping *= 10
-    return None
+            continue
+        diagonal = np.array(np.diag(root))
+        return _Spread(diagonal, (root / diagonal).astype(np.float32))
+    diagonal = np.diag(scaled) if moment.ndim == 2 else scaled
+    return _Spread(np.sqrt(np.maximum(diagonal, 0) + DAMPING), None)
+
+
+class _Factors:
+    """What `_spread` gives, kept as long as the moment lives, if it can't change and there is room.
+
+    It takes as long as a round of quantization at sizes of a few hundred inputs, and planning asks for it in
+    every round.
+    """
+
+    def __init__(self, max_nbytes: int) -> None:
+        self._max_nbytes = max_nbytes
+        self._kept: dict[int, tuple[_Spread, int]] = {}
+
+    def of(self, moment: NDArray[np.float32]) -> _Spread:
+        key = id(moment)
+        if key in self._kept:
+            return self._kept[key][0]
+        found = _spread(moment)
+        nbytes = moment.nbytes + sum(nbytes for _, nbytes in list(self._kept.values()))
+        if found.factor is not None and not moment.flags.writeable and nbytes <= self._max_nbytes:
+            self._kept[key] = found, moment.nbytes
+            weakref.finalize(moment, self._kept.pop, key, None)
+        return found
+
+
+_factors: Final = _Factors(1 << 30)
 
 
 def _on_grid(log_steps: F64) -> F64:

@@ -167,6 +167,26 @@ def _check_narrow_to(backend: KernelBackend, data: U8, dtype: str, narrower: str
     same(backend, "widen", lambda kernels: kernels.widen(data, narrower, dtype))
 
 
+def _check_choices(backend: KernelBackend) -> None:
+    @active_settings()
+    @given(st.data())
+    def codes_and_intervals(drawn: st.DataObject) -> None:
+        rows, columns = (drawn.draw(st.integers(0, 70), what) for what in ("rows", "columns"))
+        rng = np.random.default_rng(drawn.draw(st.integers(0, 1 << 32), "seed"))
+        threads = drawn.draw(THREADS, "threads")
+        values, factor = (rng.standard_normal((rows, n)).astype(np.float32) for n in (columns, rows))
+        steps = np.exp(rng.standard_normal((rows, columns))).astype(np.float32)
+        what = f"feed_errors of {rows} rows and {columns} columns"
+        same(backend, what, lambda kernels: kernels.feed_errors(values, steps, factor, threads))
+        points, weights = np.sort(rng.integers(-20, 20, rows + 1)), rng.integers(1, 5, rows + 1)
+        sums = [np.concatenate(([0.0], np.cumsum(weights * points**power))) for power in range(3)]
+        n = drawn.draw(st.integers(1, rows + 1), "n_intervals")
+        what = f"best_intervals, {n} of {rows + 2} places,"
+        same(backend, what, lambda kernels: kernels.best_intervals(*sums, n))
+
+    codes_and_intervals()
+
+
 def _check_jobs(backend: KernelBackend) -> None:
     @active_settings()
     @given(st.data())
@@ -215,5 +235,6 @@ _CHECKS: Final = (
     _check_floats,
     _check_narrow,
     *EXPANSIONS,
+    _check_choices,
     _check_jobs,
 )

@@ -20,6 +20,10 @@ def root_of(moment: Array) -> Array:
     return np.linalg.cholesky(moment[::-1, ::-1])[::-1, ::-1]
 
 
+def factor_of(root: Array) -> Array:
+    return (root / np.diag(root)).astype(np.float32)
+
+
 def gptq(values: Array, moment: Array, step: float) -> Array:
     """The update as its paper has it: after each column, the inverse of what is left of the moment."""
     rest = values.copy()
@@ -37,7 +41,7 @@ def test_feeding_errors_on_is_what_gptq_does(columns: int) -> None:
     inputs = seeded(3 * columns, columns, seed=1) @ seeded(columns, columns, seed=2)
     moment = inputs.T @ inputs / len(inputs) + np.eye(columns)
     values = seeded(9, columns).astype(np.float32)
-    codes = error_feedback(values, root_of(moment), np.float32([[0.25]]))
+    codes = error_feedback(values, factor_of(root_of(moment)), np.float32([[0.25]]))
     # Single precision may round a tie, or nearly one, the other way; all after it then differs a little.
     expected = gptq(values.astype(np.float64), moment, 0.25)
     assert (codes == expected).mean() > 0.97
@@ -48,7 +52,7 @@ def test_inputs_that_know_nothing_of_each_other_get_the_nearest_codes() -> None:
     values = seeded(20, 30).astype(np.float32)
     root = np.diag(np.linspace(1, 3, 30))
     step = np.linspace(0.1, 0.5, 30, dtype=np.float32)[None]
-    assert error_feedback(values, root, step).tobytes() == quantize_uniform(values, step).tobytes()
+    assert error_feedback(values, factor_of(root), step).tobytes() == quantize_uniform(values, step).tobytes()
 
 
 def test_what_is_given_is_not_changed() -> None:
@@ -56,7 +60,7 @@ def test_what_is_given_is_not_changed() -> None:
     before = values.copy()
     for given in (values, np.asfortranarray(values)):
         given.flags.writeable = False
-        error_feedback(given, root_of(np.ones((8, 8)) + np.eye(8)), np.float32([[0.3]]))
+        error_feedback(given, factor_of(root_of(np.ones((8, 8)) + np.eye(8))), np.float32([[0.3]]))
         assert (given == before).all()
 
 

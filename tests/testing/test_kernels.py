@@ -71,6 +71,16 @@ def sums_from_the_other_end(left, right, rank, dtype, out, threads=1):
     reference.matrix_product(left, right, rank, dtype, out)
 
 
+def feeds_on_too_early(values, steps, factor, threads=1):
+    return reference.feed_errors(values, steps, factor.T.copy())
+
+
+def takes_the_last_of_equals(mass, moment, square, n_intervals):
+    turned = [np.ascontiguousarray(sums[-1] - sums[::-1]) for sums in (mass, moment, square)]
+    begins = reference.best_intervals(*turned, n_intervals)
+    return np.append(0, len(mass) - 1 - begins[:0:-1])
+
+
 def takes_too_many_values(gaps, max_gap, n, start, values, fill, out):
     n_values = np.count_nonzero(np.asarray(gaps) != max_gap)
     reference.gaps_expand(gaps, max_gap, n, start, values[: n_values * len(fill)], fill, out)
@@ -95,6 +105,8 @@ def spoils_rows(jobs, threads=1):
         ({"bitmask_expand": ignores_where_the_mask_starts}, "bitmask_expand of"),
         ({"codebook_expand": forgets_that_groups_have_codebooks}, "codebook_expand: decodes to other bytes"),
         ({"matrix_product": sums_from_the_other_end}, "matrix_product of .* other bytes"),
+        ({"feed_errors": feeds_on_too_early}, "feed_errors of .* gives"),
+        ({"best_intervals": takes_the_last_of_equals}, "best_intervals, .* gives"),
         ({"gaps_expand": takes_too_many_values}, "gaps_expand of .* reference gives CorruptStreamError"),
         ({"decode_floats": spoils_rows}, "decode_floats of .* other bytes"),
         ({"rans_encode": None, "narrow": None}, "lacks the operations rans_encode, narrow"),

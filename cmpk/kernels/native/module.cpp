@@ -12,6 +12,7 @@
 #include "encode.hpp"
 #include "float_jobs.hpp"
 #include "memory.hpp"
+#include "module_choices.hpp"
 #include "parallel.hpp"
 #include "product.hpp"
 #include "python_buffers.hpp"
@@ -456,4 +457,5 @@ NB_MODULE(_native, m) {
   m.def("narrow", &py_narrow, "data"_a, "dtype"_a, "narrower"_a);
   m.def("widen", &py_widen, "data"_a, "narrower"_a, "dtype"_a);
   m.def("decode_floats", &py_decode_floats, "jobs"_a, "threads"_a = 1);
+  define_choices(m);
 }

@@ -7,8 +7,10 @@ where no compiler was present, so it works on whole arrays and never on single e
 from cmpk.kernels.reference.bitpack import bitpack_decode, bitpack_encode
 from cmpk.kernels.reference.code_lengths import byte_histogram, code_lengths
 from cmpk.kernels.reference.codebook import codebook_expand
+from cmpk.kernels.reference.feedback import feed_errors
 from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
 from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
+from cmpk.kernels.reference.intervals import best_intervals
 from cmpk.kernels.reference.jobs import decode_floats
 from cmpk.kernels.reference.narrow import narrow, narrows_to, widen
 from cmpk.kernels.reference.product import matrix_product
@@ -17,6 +19,7 @@ from cmpk.kernels.reference.row_costs import row_costs
 from cmpk.kernels.reference.sparse import bitmask_expand, gaps_expand
 
 __all__ = [
+    "best_intervals",
     "bitmask_expand",
     "bitpack_decode",
     "bitpack_encode",
@@ -24,6 +27,7 @@ __all__ = [
     "code_lengths",
     "codebook_expand",
     "decode_floats",
+    "feed_errors",
     "float_split",
     "gaps_expand",
     "huffman_check",
