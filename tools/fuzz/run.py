@@ -44,6 +44,8 @@ KERNELS = (
     "narrow",
     "row_costs",
     "expansions",
+    "product",
+    "choices",
 )
 """Programs of tools/fuzz/kernels."""
 
