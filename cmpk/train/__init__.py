@@ -30,6 +30,7 @@ from cmpk.train.parametrized import attach, parametrizations_of, trained_state, 
 from cmpk.train.saving import Storable, packed, save
 from cmpk.train.schedules import cubic, iterative, one_shot
 from cmpk.train.sharing import Shared, reassign, share
+from cmpk.train.structured import prune_structure
 
 __all__ = [
     "AttentionHint",
@@ -61,6 +62,7 @@ __all__ = [
     "packed",
     "parametrizations_of",
     "prune",
+    "prune_structure",
     "quantize",
     "quantize_inputs",
     "reassign",

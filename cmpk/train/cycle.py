@@ -65,6 +65,8 @@ class Cycle:
         that the one before it ended with, before values were shared.
     prune_epochs, recovery_epochs, share_epochs : int
         Of each rung: while masks grow by a cubic schedule, afterwards, and with shared values.
+    first : int
+        How many times more epochs of pruning and recovery the first rung has, which has most to prune.
     n_values : int
         That the weights of a tensor share, zero included.
     bias_values : int
@@ -80,6 +82,7 @@ class Cycle:
     prune_epochs: int = 6
     recovery_epochs: int = 4
     share_epochs: int = 4
+    first: int = 1
     n_values: int = 8
     bias_values: int = 16
     rate: float = 0.0
@@ -97,8 +100,8 @@ class Trial:
         Share of the weights that are kept.
     pruned_score, score : float
         Before values were shared, and of what is in the file.
-    nbytes : int
-        The whole file.
+    pruned_nbytes, nbytes : int
+        Of a file of the pruned model alone, and of the whole file that was made.
     file : str
         Its name in the folder.
     by_tensor : dict of str to float
@@ -108,6 +111,7 @@ class Trial:
     kept: float
     pruned_score: float
     score: float
+    pruned_nbytes: int
     nbytes: int
     file: str
     by_tensor: dict[str, float]
@@ -184,7 +188,7 @@ def compress_to(
     cycle = cycle or Cycle()
     if not cycle.kept or list(cycle.kept) != sorted(set(cycle.kept), reverse=True) or cycle.kept[0] > 1:
         raise PassError(f"rungs are shares of the weights, descending, not {list(cycle.kept)}")
-    if cycle.prune_epochs + cycle.recovery_epochs < 1:
+    if min(cycle.prune_epochs + cycle.recovery_epochs, cycle.first) < 1:
         raise PassError("a rung needs an epoch at least in which weights are pruned")
     work = _Work(model, train_epoch, evaluate, Path(folder), cycle, progress or (lambda _: None))
     work.resume()
@@ -238,10 +242,12 @@ class _Work:
         """Prune, recover, share and pack; from where the checkpoint has left it."""
         cycle = self._cycle
         before = 1.0 if rung == 0 else cycle.kept[rung - 1]
-        on_trunk = cycle.prune_epochs + cycle.recovery_epochs
+        factor = cycle.first if rung == 0 else 1
+        on_trunk = factor * (cycle.prune_epochs + cycle.recovery_epochs)
+        n_prunings = max(factor * cycle.prune_epochs, 1)
         for index in range(self._done, on_trunk):
-            if index < max(cycle.prune_epochs, 1):
-                kept = cubic(index + 1, 0, max(cycle.prune_epochs, 1), before, cycle.kept[rung])
+            if index < n_prunings:
+                kept = cubic(index + 1, 0, n_prunings, before, cycle.kept[rung])
                 options: dict[str, Any] = {"seed": cycle.seed, **cycle.prune, "ratio": 1 - kept}
                 prune(self._trunk, names=self._names, **options)
             self._train(self._trunk, rung, Epoch("prune", index, on_trunk, self._number, self._state))
@@ -299,6 +305,7 @@ class _Work:
             kept=self._cycle.kept[rung],
             pruned_score=self._pruned_score,
             score=self._score(self._branch),
+            pruned_nbytes=packed(self._trunk)[1].nbytes,
             nbytes=len(data),
             file=f"rung-{rung + 1}.cmpk",
             by_tensor=kept,

@@ -58,6 +58,11 @@ def attach(model: nn.Module, name: str, parametrization: nn.Module) -> None:
         If the model has no such tensor.
     """
     module, tensor_name = _site(model, name)
+    if parametrize.is_parametrized(module):
+        # Torch puts properties on a class that copies of the module share, and these would look for it too.
+        shared = type(module)
+        own = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, own)
     parametrize.register_parametrization(module, tensor_name, parametrization)
 
 

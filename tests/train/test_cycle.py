@@ -20,7 +20,9 @@ from cmpk.train import Cycle, Epoch, Result, compress_to
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
 LABELS = (INPUTS[:, :4].sum(1) > 0).long()
-CYCLE = Cycle(kept=(0.5, 0.2, 0.1), prune_epochs=2, recovery_epochs=1, share_epochs=2, n_values=4)
+CYCLE = Cycle(
+    kept=(0.5, 0.2, 0.1), prune_epochs=2, recovery_epochs=1, share_epochs=2, n_values=4, bias_values=4
+)
 
 
 class KilledError(Exception):
@@ -72,14 +74,14 @@ def test_every_rung_makes_a_smaller_file_that_scores_what_the_log_says(unbroken:
     for trial in result.trials:
         loaded = cmpk.torch.load_model(network, unbroken / trial.file)
         assert evaluate(loaded) == trial.score
-        assert (unbroken / trial.file).stat().st_size == trial.nbytes
+        assert (unbroken / trial.file).stat().st_size == trial.nbytes < trial.pruned_nbytes
     lines = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines if "phase" in line] == (["prune"] * 3 + ["share"] * 2) * 3
     assert [line["nbytes"] for line in lines if "nbytes" in line] == sizes
     assert (unbroken / "plot.svg").read_text().count("<circle") == 3
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 4, 5, 9])
+@pytest.mark.parametrize("killed_after", [2, 4, 5])
 def test_a_cycle_that_was_killed_comes_to_the_same_files(
     killed_after: int, unbroken: Path, tmp_path: Path
 ) -> None:

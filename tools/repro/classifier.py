@@ -1,0 +1,113 @@
+"""Training and testing of image classifiers: the whole data set in memory, no loader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tools.repro.data import Images
+
+__all__ = ["error_of", "fit", "logits_of", "train_epoch"]
+
+_TEST_BATCH = 1000
+
+
+def train_epoch(
+    model: nn.Module,
+    images: Images,
+    *,
+    learning_rate: float,
+    index: int,
+    count: int,
+    state: dict[str, Any],
+    teacher: torch.Tensor | None = None,
+    temperature: float = 4.0,
+    batch: int = 256,
+    after_step: Callable[[float], object] | None = None,
+) -> None:
+    """One epoch of Adam, the learning rate falling by a cosine over several.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    images : Images
+    learning_rate : float
+        At the first step of the first epoch.
+    index, count : int
+        Which of how many epochs.
+    state : dict
+        Kept from epoch to epoch: the optimizer's state.
+    teacher : float tensor, shape (images, classes), optional
+        Logits to learn from in place of the labels (Hinton et al. 2015).
+    temperature : float
+        At which they are compared.
+    batch : int
+    after_step : function, optional
+        Called with the share of all epochs that is done.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    if "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
+    order = torch.randperm(len(images.train))
+    n_steps = len(order) // batch
+    model.train()
+    for step in range(n_steps):
+        done = (index + step / n_steps) / count
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 + math.cos(math.pi * done)) / 2
+        chosen = order[step * batch : (step + 1) * batch]
+        outputs = model(images.train[chosen])
+        if teacher is None:
+            loss = functional.cross_entropy(outputs, images.train_labels[chosen])
+        else:
+            loss = temperature**2 * functional.kl_div(
+                functional.log_softmax(outputs / temperature, 1),
+                functional.log_softmax(teacher[chosen] / temperature, 1),
+                reduction="batchmean",
+                log_target=True,
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        optimizer.step()
+        if after_step is not None:
+            after_step(done)
+    state["optimizer"] = optimizer.state_dict()
+
+
+def fit(
+    model: nn.Module, images: Images, epochs: int, learning_rate: float, seed: int, batch: int = 256
+) -> None:
+    """Train on the labels."""
+    state: dict[str, Any] = {}
+    for index in range(epochs):
+        torch.manual_seed((seed << 20) + index)
+        train_epoch(
+            model,
+            images,
+            learning_rate=learning_rate,
+            index=index,
+            count=epochs,
+            state=state,
+            batch=batch,
+        )
+
+
+def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a model says of images, in evaluation; shape (images, classes)."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(batch) for batch in torch.split(images, _TEST_BATCH)])
+    model.train(was_training)
+    return logits
+
+
+def error_of(model: nn.Module, images: Images) -> float:
+    """Percent of the test images that a model takes for something else."""
+    wrong = logits_of(model, images.test).argmax(1) != images.test_labels
+    return 100 * float(wrong.double().mean())
