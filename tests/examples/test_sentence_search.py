@@ -8,7 +8,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import cmpk
 from cmpk.nn import CompressedLayer
 from tools.bench import models
 
@@ -16,23 +15,15 @@ pytest.importorskip("tokenizers")
 if models.reference() is None:
     pytest.skip("the reference model is not installed", allow_module_level=True)
 
+from examples.embedding import Embedder
 from examples.sentence_search import SentenceSearch, main
 from tools.bench.minilm import sentences
 
 QUERIES = ["a musical instrument", "How do I read a file?", "the weather in winter"]
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("search") / "minilm.cmpk"
-    source = models.reference()
-    assert source is not None
-    cmpk.pack(source.parent, path)
-    return path
-
-
 def of(archive: Path, resident: str) -> SentenceSearch:
-    search = SentenceSearch(archive, resident)
+    search = SentenceSearch(Embedder(archive, resident))
     search.add(sentences("evaluation")[:64])
     return search
 
@@ -40,7 +31,7 @@ def of(archive: Path, resident: str) -> SentenceSearch:
 @pytest.mark.slow
 def test_a_packed_model_finds_what_the_unpacked_one_does_with_the_same_scores(archive: Path) -> None:
     dense, packed = of(archive, "dense"), of(archive, "packed")
-    assert any(isinstance(module, CompressedLayer) for module in packed.model.modules())
+    assert any(isinstance(module, CompressedLayer) for module in packed._embedder.model.modules())
     assert torch.equal(dense._vectors, packed._vectors)
     assert [packed.search(query) for query in QUERIES] == [dense.search(query) for query in QUERIES]
 
