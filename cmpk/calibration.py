@@ -60,7 +60,7 @@ class TensorStatistics:
     input_ranges: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("second_moment", "gradient_squares"):
+        for name in ("second_moment", "gradient_squares", "input_ranges"):
             array = getattr(self, name)
             if array is not None:
                 view = array.view()
