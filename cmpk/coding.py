@@ -8,18 +8,28 @@ from typing import Final, TypeAlias
 
 from cmpk.codecs import Codec, Zstd
 from cmpk.dtypes import DTYPES, TensorSpec
-from cmpk.encodings.base import Decoder, Part, allocate
-from cmpk.errors import CorruptStreamError, blame
+from cmpk.encodings.base import Decoder, Part, Stored, allocate
+from cmpk.errors import CmpkError, CorruptStreamError, FormatError, blame
 from cmpk.estimates import Sampled, estimate, expands_within, is_noise, may_repeat, order0_bound
 from cmpk.format.manifest import Node, Params
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.passes.base import Planned, Split
 from cmpk.recipe import Recipe
 from cmpk.registry import Registry, codec_of
-from cmpk.resolve import resolve_tree
+from cmpk.resolve import check_tree, resolve_tree
 from cmpk.sparsity import Frequent, frequent_value, sparse_forms
 
-__all__ = ["Coded", "CodedBranch", "CodedLeaf", "Coder", "decoded", "node_of", "stored_nbytes", "uncoded"]
+__all__ = [
+    "Coded",
+    "CodedBranch",
+    "CodedLeaf",
+    "Coder",
+    "decoded",
+    "is_believed",
+    "node_of",
+    "stored_nbytes",
+    "uncoded",
+]
 
 _MIN_SHARE_LEFT_OUT: Final = 0.5
 """Of rarer bytes an entropy coder makes symbols of less than two bits: leaving them out gains nothing."""
@@ -273,6 +283,32 @@ def decoded(coded: Coded, spec: TensorSpec, threads: int = 1) -> U8:
     FormatError
         If no reader would take it.
     """
+    stored, streams = _resolved(coded, spec)
+    decoder = Decoder(lambda leaf: streams[leaf.offset], threads)
+    out = allocate(spec.nbytes)
+    decoder.decode_into(stored, 0, spec.numel, out)
+    decoder.flush()
+    return out
+
+
+def is_believed(coded: Coded, spec: TensorSpec) -> bool:
+    """Whether a reader believes so few bytes to hold a tensor and all that is made on the way to it.
+
+    What a plugin got wrong is believed here, and found out when it is read back.
+    """
+    try:
+        stored, _ = _resolved(coded, spec)
+    except CmpkError:
+        return True
+    try:
+        check_tree(stored)
+    except FormatError:
+        return False
+    return True
+
+
+def _resolved(coded: Coded, spec: TensorSpec) -> tuple[Stored, list[memoryview]]:
+    """A tree whose leaves have, instead of a place in a file, one in the list of streams."""
     streams: list[memoryview] = []
 
     def add_stream(codec: str, stream: Buffer) -> Node:
@@ -280,10 +316,4 @@ def decoded(coded: Coded, spec: TensorSpec, threads: int = 1) -> U8:
         return Node(codec=codec, nbytes=len(streams[-1]))
 
     node = node_of(coded, add_stream)
-    # Instead of a place in a file each leaf has one in the list.
-    stored = resolve_tree(node, spec, iter(range(len(streams))))
-    decoder = Decoder(lambda leaf: streams[leaf.offset], threads)
-    out = allocate(spec.nbytes)
-    decoder.decode_into(stored, 0, spec.numel, out)
-    decoder.flush()
-    return out
+    return resolve_tree(node, spec, iter(range(len(streams)))), streams

@@ -13,7 +13,7 @@ import msgspec
 
 from cmpk import kernels
 from cmpk.chain import Chain, Outcome, read_only
-from cmpk.coding import Coded, Coder, decoded, node_of, stored_nbytes, uncoded
+from cmpk.coding import Coded, CodedBranch, Coder, decoded, is_believed, node_of, stored_nbytes, uncoded
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import blame
@@ -214,6 +214,8 @@ class Packer:
         tensors: list[TensorEntry] = []
         # Tensors that are stored, by what they were and have become, and by the latter alone.
         holders: dict[tuple[TensorSpec, str, str], str] = {}
+        # What copies may still add to what the file decodes to (spec/container.md, section 3.2).
+        room = 0
         left_alone: dict[str, list[str]] = {}
         done = 0
         for tensor, packed in in_order(source, self._pack_tensor, self._jobs):
@@ -227,12 +229,15 @@ class Packer:
                     (tensor.spec, packed.digest, ""),
                 )
                 equal, merged = holders.get(whole), holders.get(result)
-                if equal is not None and tensor.spec.nbytes and not tensor.shared:
+                room += MAX_EXPANSION - tensor.spec.nbytes
+                may_be_alias = room >= 0 and not tensor.shared
+                if equal is not None and tensor.spec.nbytes and may_be_alias:
                     tensors.append(_alias(tensor, equal, tied=0))
-                elif merged is not None and packed.quality is not None and not tensor.shared:
+                elif merged is not None and packed.quality is not None and may_be_alias:
                     tensors.append(self._merge(tensor, merged, packed.quality))
                 else:
                     tensors.append(self._write_tensor(tensor, packed, writer))
+                    room += MAX_EXPANSION * stored_nbytes(packed.coded)
                     holders.setdefault(whole, tensor.name)
                     holders.setdefault(result, tensor.name)
                 if steps is not None:
@@ -335,7 +340,7 @@ class Packer:
             outcome = dataclasses.replace(outcome, planned=outcome.part, is_exact=True)
             coded = repeated
         spec = outcome.source.spec
-        if spec.nbytes > MAX_EXPANSION * (stored_nbytes(coded) + 1):
+        if isinstance(coded, CodedBranch) and not is_believed(coded, spec):
             # More than a reader would believe of a tree; of one stream it never is.
             coded = self._coder.smallest_leaf(Part(spec, decoded(coded, spec, threads)), threads)
         return outcome, coded

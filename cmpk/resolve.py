@@ -14,7 +14,7 @@ from cmpk.format.layout import MAX_EXPANSION, MAX_TENSOR_NBYTES
 from cmpk.format.manifest import Manifest, Node, TensorEntry, leaves
 from cmpk.registry import find, registry
 
-__all__ = ["require_installed", "resolve_files", "resolve_tensors", "resolve_tree"]
+__all__ = ["check_tree", "require_installed", "resolve_files", "resolve_tensors", "resolve_tree"]
 
 _DISTRIBUTION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -42,11 +42,12 @@ def resolve_tensors(manifest: Manifest, offsets: Iterator[int]) -> dict[str, Sto
             if entry.data.encoding == "alias":
                 _check_alias(entry, by_name)
             else:
-                _check_tree(entry)
+                check_tree(root)
         except FormatError as error:
             raise FormatError(f"tensor {entry.name!r}: {error}") from None
         by_name[entry.name] = entry
         roots[entry.name] = root
+    _check_copies(manifest)
     return roots
 
 
@@ -72,6 +73,29 @@ def resolve_tree(node: Node, spec: TensorSpec, offsets: Iterator[int]) -> Stored
         As `resolve_tensors`.
     """
     return _Resolver(offsets).resolve(node, spec)
+
+
+def check_tree(stored: Stored) -> int:
+    """Check that no part of a tree expands further than its streams may.
+
+    At every branch: what is made on the way to a small tensor takes memory as well.
+
+    Returns
+    -------
+    int
+        Bytes of all streams.
+
+    Raises
+    ------
+    FormatError
+        If one does.
+    """
+    if isinstance(stored, Leaf):
+        return stored.node.nbytes
+    nbytes = sum(map(check_tree, stored.parts.values()))
+    if stored.spec is not None and stored.spec.nbytes > MAX_EXPANSION * nbytes + MAX_EXPANSION:
+        raise FormatError(f"streams of {nbytes} bytes can't hold {stored.spec.nbytes} bytes")
+    return nbytes
 
 
 def require_installed(stored: Stored, what: str, providers: dict[str, str]) -> None:
@@ -178,11 +202,16 @@ def _check_expansion(node: Node, spec: TensorSpec, codec: Codec | None) -> None:
         raise FormatError(f"a {node.codec} stream of {node.nbytes} bytes can't hold {nbytes} bytes")
 
 
-def _check_tree(entry: TensorEntry) -> None:
-    stored = sum(leaf.nbytes for leaf in leaves(entry.data))
-    nbytes = TensorSpec(entry.dtype, entry.shape).nbytes
-    if nbytes > MAX_EXPANSION * stored + MAX_EXPANSION:
-        raise FormatError(f"streams of {stored} bytes can't hold {nbytes} bytes")
+def _check_copies(manifest: Manifest) -> None:
+    own = [
+        entry
+        for entry in manifest.tensors
+        if not (entry.data.encoding == "alias" and entry.data.params["tied"])
+    ]
+    nbytes = sum(TensorSpec(entry.dtype, entry.shape).nbytes for entry in own)
+    stored = sum(leaf.nbytes for entry in own for leaf in leaves(entry.data))
+    if nbytes > MAX_EXPANSION * (stored + len(own)):
+        raise FormatError(f"{len(own)} tensors, copies among them, can't be {nbytes} bytes of {stored}")
 
 
 def _check_alias(entry: TensorEntry, earlier: dict[str, TensorEntry]) -> None:

@@ -343,9 +343,10 @@ def read_tensors(values: list[Any]) -> list[Tensor]:
         else:
             need(is_hex(digest, 64), f"tensor {name!r}: blake3 is not 64 hexadecimal digits")
             check_node(node, spec)
-            bound = MAX_EXPANSION * stored_nbytes(node) + MAX_EXPANSION
-            need(spec.nbits <= 8 * bound, f"tensor {name!r}: its streams can't decode to {spec.nbytes} bytes")
         tensors[name] = Tensor(name, spec, digest, is_lossy, node)
+    own = [tensor for tensor in tensors.values() if not is_tied(tensor.data)]
+    bound = MAX_EXPANSION * (sum(stored_nbytes(tensor.data) for tensor in own) + len(own))
+    need(sum(tensor.spec.nbytes for tensor in own) <= bound, "the tensors, copies among them, expand too far")
     return list(tensors.values())
 
 
@@ -379,11 +380,19 @@ def check_node(node: Node, spec: Spec) -> None:
         if node.codec in CODECS:
             bound = min(bound, CODECS[node.codec].max_expansion * node.nbytes)
         need(spec.nbytes <= bound, f"{node.codec}: {node.nbytes} bytes can't decode to {spec.nbytes}")
-    elif node.encoding in ENCODINGS:
+        return
+    bound = MAX_EXPANSION * stored_nbytes(node) + MAX_EXPANSION
+    need(spec.nbytes <= bound, f"{node.encoding}: its streams can't decode to {spec.nbytes} bytes")
+    if node.encoding in ENCODINGS:
         parts = ENCODINGS[node.encoding].parts(node.params, spec)
         need(list(node.parts) == list(parts), f"{node.encoding}: the parts are not {list(parts)}")
         for name, part in node.parts.items():
             check_node(part, parts[name])
+
+
+def is_tied(node: Node) -> bool:
+    """Whether the tensor is another name of an earlier one."""
+    return node.encoding == "alias" and node.params["tied"] == 1
 
 
 def stored_nbytes(node: Node) -> int:

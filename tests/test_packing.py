@@ -422,6 +422,19 @@ def test_no_stream_promises_more_than_a_reader_believes() -> None:
         assert not archive.read_range("a", n - 1000, n).any()
 
 
+def test_copies_are_stored_again_where_aliases_would_promise_too_much() -> None:
+    """A reader believes copies only as far as all streams together may expand."""
+    zeros = np.zeros(4 << 20, np.uint8)
+    names = [f"{index:02}" for index in range(40)]
+    data = Bytes(**{name: ("U8", (len(zeros),), zeros) for name in names}).packed("lossless-max")
+    archive = Archive(data)
+    assert archive.nbytes < 20_000
+    aliases = [name for name in names if archive.entry(name).data.encoding == "alias"]
+    assert 0 < len(aliases) < len(names) - 1
+    for name in names:
+        assert not archive.read(name).any()
+
+
 def test_what_a_caller_passed_is_not_changed() -> None:
     weight = torch.randn(100, 100)
     before = weight.clone()

@@ -9,7 +9,7 @@ from typing import Any
 from .assemble import Object, branch, build, file, leaf, manifest, one, swap, tensor
 from .cases import Invalid, raw
 from .streams import frame, huffman, rle_block, zstd
-from .valid_container import repeated
+from .valid_container import copied, repeated
 
 __all__ = [
     "expansion",
@@ -242,9 +242,17 @@ def expansion() -> Iterator[Invalid]:
     rule = "container.md, section 3.2: a tree decodes to no more than MAX_EXPANSION allows"
     n = 65536 * (30 + 1) // 8 + 1
     yield Invalid("expansion-of-a-tree", rule, "format", "open", build(one("F64", [n], b"", repeated(n))))
+    k = 1 << 18
+    codes = leaf("zstd", zstd([frame(k, rle_block(0, 1 << 17), rle_block(0, 1 << 17))]))
+    inner = branch("codebook", {"size": 1, "vector": 8}, codes=codes, centroids=raw(bytes(8)))
+    outer = branch("codebook", {"size": k, "vector": 8}, codes=raw(bytes(4)), centroids=inner)
+    content = one("U8", [8], bytes(8), outer)
+    yield Invalid("expansion-of-a-branch", rule, "format", "open", build(content))
     unknown = branch("no-such-encoding", x=raw(ABC))
     content = one("U8", [65536 * 4 + 1], b"", unknown)
     yield Invalid("expansion-of-an-unknown-encoding", rule, "format", "open", build(content))
+    rule = "container.md, section 3.2: all tensors together, copies among them, expand no further"
+    yield Invalid("expansion-of-copies", rule, "format", "open", build(copied(4)))
 
 
 def unknown_ids() -> Iterator[Invalid]:

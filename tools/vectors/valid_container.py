@@ -137,10 +137,23 @@ def repeated(n: int) -> Object:
     return branch("codebook", {"size": 1}, codes=codes, centroids=raw(noise(8)))
 
 
+def copied(n_copies: int) -> Object:
+    """A tensor of zeros in 34 stored bytes, of a size that three copies may have; tied ones do not count."""
+    n = 65536 * (34 + 1 + 3) // (1 + 3)
+    blocks = [rle_block(0, min(1 << 17, n - start)) for start in range(0, n, 1 << 17)]
+    stored = leaf("zstd", zstd([frame(n, *blocks)]))
+    entries = [tensor("a", "U8", [n], bytes(n), stored)]
+    for i in range(2 * n_copies):
+        alias = branch("alias", {"target": "a", "tied": i % 2})
+        entries.append(tensor(f"copy{i}", "U8", [n], bytes(n), alias))
+    return manifest(entries)
+
+
 def expansion() -> Iterator[Valid]:
     """container.md, section 3.2: as much as a tree may decode to."""
     n = 65536 * (30 + 1) // 8
     yield Valid("expansion-of-a-tree", one("F64", [n], noise(8) * n, repeated(n)))
+    yield Valid("expansion-of-copies", copied(3))
 
 
 def inputs() -> Iterator[Valid]:
