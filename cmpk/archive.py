@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Final
 
 import blake3
 
@@ -25,6 +26,9 @@ __all__ = ["Archive", "Progress", "open_archive"]
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
+
+_PIECE_NBYTES: Final = 1 << 26
+"""Of literals, at a time: a multiple of the chunks of all codecs, so that none is decoded twice."""
 
 
 class Archive:
@@ -262,6 +266,17 @@ class Archive:
         require_installed(stored, f"file {file.path!r}", self.manifest.providers)
         return Decoder(self._read_stream).decode(stored)
 
+    def _literal_pieces(self, file: FileEntry) -> Iterator[U8]:
+        """The literal bytes piece by piece: an attachment may be as large as a disk."""
+        stored = self._literals[file.path]
+        if not isinstance(stored, Leaf):
+            return
+        require_installed(stored, f"file {file.path!r}", self.manifest.providers)
+        stream = self._read_stream(stored)
+        decoder = Decoder(lambda leaf: stream)
+        for start in range(0, file.literal_nbytes, _PIECE_NBYTES):
+            yield decoder.decode(stored, start, min(start + _PIECE_NBYTES, file.literal_nbytes))
+
     def file_chunks(self, file: FileEntry, threads: int = 1) -> Iterator[U8]:
         """The bytes of a packed file, piece by piece; checks its digest at the end.
 
@@ -283,12 +298,14 @@ class Archive:
 
     def _pieces(self, file: FileEntry, threads: int) -> Iterator[tuple[TensorEntry | None, U8]]:
         """The bytes of a packed file, and which tensor each piece is; None for literal bytes."""
-        literal = self.literal(file)
-        at = 0
+        pieces = self._literal_pieces(file)
+        piece = allocate(0)
         for segment in file.segments:
-            if segment.literal:
-                yield None, literal[at : at + segment.literal]
-                at += segment.literal
+            left = segment.literal
+            while left:
+                piece = piece if len(piece) else next(pieces)
+                yield None, piece[:left]
+                left, piece = left - len(piece[:left]), piece[left:]
             for entry in self.manifest.tensors[segment.first : segment.first + segment.count]:
                 yield entry, self.read(entry.name, threads)
 

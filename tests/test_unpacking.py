@@ -7,9 +7,11 @@ import io
 import os
 import resource
 import signal
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,6 +19,7 @@ import torch
 import cmpk
 import cmpk.torch
 from cmpk.archive import Archive
+from cmpk.codecs import Zstd
 from cmpk.errors import (
     CmpkError,
     CorruptStreamError,
@@ -53,6 +56,41 @@ class TestFilesComeBack:
         paths = unpacked(of_files(x=b"1", sub__deep__y=b"22", empty=b""), dest)
         assert tree(dest) == {"x": b"1", "sub/deep/y": b"22", "empty": b""}
         assert paths == [dest / "x", dest / "sub" / "deep" / "y", dest / "empty"]
+
+    @pytest.mark.parametrize("piece", [1, 3, 4, 7, 100])
+    def test_of_attachments_piece_by_piece(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+    ) -> None:
+        monkeypatch.setattr("cmpk.archive._PIECE_NBYTES", piece)
+        header = b"<header>"
+        tensors = [
+            tensor("a", "U8", [3], leaf(b"aaa"), b"aaa"),
+            tensor("b", "U8", [4], leaf(b"bbbb"), b"bbbb"),
+        ]
+        segments = [{"literal": 3}, {"count": 1}, {"literal": 4}, {"first": 1, "count": 1}, {"literal": 1}]
+        content = b"<he" + b"aaa" + b"ader" + b"bbbb" + b">"
+        coded = leaf(bytes(memoryview(Zstd().encode(np.frombuffer(header, np.uint8)) or b"")), "zstd")
+        files = [file("mixed", content, segments, leaf(header)), file("x", header, [{"literal": 8}], coded)]
+        unpacked(archive(tensors, files), tmp_path)
+        assert tree(tmp_path) == {"mixed": content, "x": header}
+
+    def test_of_a_large_attachment_in_little_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nbytes = 1 << 26
+        monkeypatch.setattr("cmpk.archive._PIECE_NBYTES", nbytes // 16)
+        (tmp_path / "model").mkdir()
+        safetensors.torch.save_file({"a": torch.ones(3)}, tmp_path / "model" / "m.safetensors")
+        with (tmp_path / "model" / "zeros.bin").open("wb") as out:
+            out.truncate(nbytes)
+        cmpk.pack(tmp_path / "model", tmp_path / "m.cmpk", recipe="lossless")
+        tracemalloc.start()
+        try:
+            cmpk.unpack(tmp_path / "m.cmpk", tmp_path / "out")
+            assert tracemalloc.get_traced_memory()[1] < nbytes // 4
+        finally:
+            tracemalloc.stop()
+        assert (tmp_path / "out" / "zeros.bin").stat().st_size == nbytes
 
     def test_into_a_folder_that_is_there_and_leaves_the_rest_alone(self, tmp_path: Path) -> None:
         (tmp_path / "kept").write_bytes(b"kept")
