@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cmpk.dtypes import DTYPES
+from cmpk.dtypes import DTYPES, TensorSpec
+from cmpk.encodings.base import Part
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels import reference
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, CodeJob, KernelBackend, Source
+from cmpk.values import to_float32
 from tests.kernels.samples import byte_arrays, ranges_of, sources_of
 
 
@@ -61,6 +63,11 @@ def numbers(seed: int) -> NDArray[np.float32]:
     return found
 
 
+def numbers_of(dtype: str) -> NDArray[np.float32]:
+    """The numbers of all codes of a float of 8 bits."""
+    return to_float32(Part(TensorSpec(dtype, (256,)), np.arange(256, dtype=np.uint8))).copy()
+
+
 def exceptions_of(n: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     index = np.flatnonzero(rng.random(n) < 0.01).astype(np.uint64)
@@ -96,7 +103,11 @@ def test_numbers_that_bytes_stand_for_are_scaled_as_reference_does(
     backend: KernelBackend, codes: U8, dtype: str, sample: st.DataObject
 ) -> None:
     layout = sample.draw(layouts(codes.size)) | {"offset": 0, "zero_point": None}
-    job = job_of(codes, dtype, **layout, numbers=numbers(codes.size))
+    narrow = sample.draw(st.sampled_from(["", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"]))
+    table = numbers_of(narrow) if narrow else numbers(codes.size)
+    if sample.draw(st.booleans()):
+        table[sample.draw(st.integers(0, 255))] = 3
+    job = job_of(codes, dtype, **layout, numbers=table)
     whole = run(reference, job)  # type: ignore[arg-type]  # a module
     job = job._replace(codes=sample.draw(st.sampled_from(sources_of(backend, codes))))
     assert run(backend, job, sample.draw(st.integers(1, 3))) == whole

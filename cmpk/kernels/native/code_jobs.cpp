@@ -50,6 +50,7 @@ class PreparedCodes final : public PreparedJob {
   std::uint64_t runs_per_line_;
   unsigned element_nbytes_;
   Dequantizer dequantizer_;
+  LookUp look_up_ = nullptr;
   JobOutput output_;
   Exceptions exceptions_;
   std::unique_ptr<Part> codes_;
@@ -85,6 +86,7 @@ PreparedCodes::PreparedCodes(const CodeJob& job)
                                   ", which has no quiet NaN");
     }
     std::memcpy(numbers_.data(), job.numbers.data, sizeof numbers_);
+    look_up_ = look_up_of(*job.format, numbers_.data());
   }
   runs_per_line_ = (job.line - 1) / job.run + 1;
   check_scales();
@@ -154,7 +156,7 @@ void PreparedCodes::dequantize(std::uint64_t start, std::size_t n, const std::ui
   for (std::size_t i = 0; i < n; run = next(run)) {
     const std::size_t length = static_cast<std::size_t>(std::min<std::uint64_t>(n - i, run.stop - (start + i)));
     if (job_.has_numbers) {
-      dequantizer_.look_up(codes + i, length, numbers_.data(), scale(run.scale), out + i * element_nbytes_);
+      look_up_(codes + i, length, numbers_.data(), scale(run.scale), out + i * element_nbytes_);
     } else {
       dequantizer_.all(codes + i, length, first_code(run.scale), scale(run.scale), out + i * element_nbytes_);
     }

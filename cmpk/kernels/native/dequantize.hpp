@@ -25,10 +25,12 @@ struct Dequantizer {
   Dequantize all;
   DequantizeEach each;
   DequantizeOne one;
-  LookUp look_up;
   LookUpEach look_up_each;
 };
 
 Dequantizer dequantizer_of(const FloatFormat& format);
+
+// What is fastest for a table: if it is that of F8_E4M3 or F8_E5M2, arithmetic gives the same numbers.
+LookUp look_up_of(const FloatFormat& format, const float* numbers);
 
 }  // namespace cmpk
