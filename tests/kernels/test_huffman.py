@@ -59,6 +59,19 @@ def test_chunks_of_the_usual_size_decode_to_the_bytes_that_were_given(backend: K
     assert decode(backend, stream, n, 1500, n - 3).tobytes() == data[1500:-3].tobytes()
 
 
+@pytest.mark.parametrize("spread", [0.7, 5, 25, 35, 60])
+def test_codes_of_any_length_decode_to_the_bytes_that_were_given(
+    backend: KernelBackend, spread: float
+) -> None:
+    # The longer codes are, the fewer a look-up finds; two of 12 bits each never.
+    data = np.random.default_rng(5).normal(128, spread, 20_000).clip(0, 255).astype(np.uint8)
+    stream = encode(backend, data)
+    backend.huffman_check(stream, data.size)
+    assert decode(backend, stream, data.size).tobytes() == data.tobytes()
+    for start, stop in [(0, 1), (0, 1024), (5, 1029), (1023, 19_999), (17_000, 20_000)]:
+        assert decode(backend, stream, data.size, start, stop).tobytes() == data[start:stop].tobytes()
+
+
 @given(data=byte_arrays())
 def test_the_number_of_threads_changes_no_byte(backend: KernelBackend, data: U8) -> None:
     lengths = backend.code_lengths(backend.byte_histogram(data), 12)

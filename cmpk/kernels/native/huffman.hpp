@@ -22,12 +22,16 @@ using CodeLengths = std::array<std::uint8_t, 256>;
 // exception is a single symbol of length 1.
 std::array<std::uint16_t, 256> canonical_codes(const CodeLengths& lengths);
 
-// For each value of the next 12 bits, the symbols whose codes lie wholly within them.
+// For each value of the next 12 bits, the symbols whose codes lie wholly within them; or only the first
+// of them, where codes are so long that few entries would hold another.
 //
-// An entry has the bits of their codes in byte 0, where a shift by a register finds its count, their
-// number in byte 1, and up to six symbols above, the first one lowest. One 8-byte store, of the
-// entry without its two sizes, writes all symbols and two bytes more. (Tried: four symbols and their
-// sizes in two arrays of 24 KiB; as fast at best.)
+// An entry of several has the bits of their codes in byte 0, where a shift by a register finds its
+// count, their number in byte 1, and up to six symbols above, the first one lowest. One 8-byte store,
+// of the entry without its two sizes, writes all symbols and two bytes more. (Tried: four symbols and
+// their sizes in two arrays of 24 KiB; as fast at best.)
+//
+// An entry of one has its bits in byte 0 and the symbol in byte 1: 8 KiB, which leave the first-level
+// cache to the data, and how many symbols come is known beforehand.
 class DecodeTable {
  public:
   static constexpr unsigned kMaxSymbols = 6;
@@ -38,13 +42,19 @@ class DecodeTable {
   // least one symbol.
   void build(const CodeLengths& lengths);
 
+  // Which of the two it is; that one is built, the other one is not.
+  bool is_of_one() const { return is_of_one_; }
   const std::uint64_t* entries() const { return entries_.data(); }
+  const std::uint16_t* entries_of_one() const { return entries_of_one_.data(); }
 
  private:
   template <bool kMayOverflow>
   void fill(const CodeLengths& lengths);
+  void fill_of_one(const CodeLengths& lengths);
 
+  bool is_of_one_ = false;
   alignas(64) std::array<std::uint64_t, 1u << kMaxCodeLength> entries_;
+  alignas(64) std::array<std::uint16_t, 1u << kMaxCodeLength> entries_of_one_;
 };
 
 // A stream whose head is known to be sound. Symbols are decoded in whole blocks of kSyncSymbols,
@@ -76,6 +86,9 @@ class HuffmanStream {
   std::uint64_t block_bit(std::size_t chunk, std::uint64_t block) const;
   void decode_blocks(const DecodeTable& table, std::size_t chunk, std::uint64_t first, std::uint64_t stop,
                      std::uint8_t* out) const;
+  template <class Entries>
+  void decode_blocks_by(Entries entries, std::size_t chunk, std::uint64_t first, std::uint64_t stop,
+                        std::uint8_t* out) const;
 
   Bytes stream_;
   std::uint64_t n_;

@@ -10,8 +10,37 @@ namespace {
 constexpr unsigned kWindowMask = (1u << kMaxCodeLength) - 1;
 constexpr unsigned kLookups = 4;  // per refill: 4 * 12 bits of the 57 that a load gives at least
 constexpr std::uint64_t kMaxIterationBits = kLookups * kMaxCodeLength;
-constexpr std::uint64_t kMaxIterationSymbols = kLookups * DecodeTable::kMaxSymbols;
-constexpr std::uint64_t kStoreSlack = 8 - DecodeTable::kMaxSymbols;
+
+// Byte 0 of an entry, or of the sum of those of an iteration.
+inline std::uint64_t n_bits_of(std::uint64_t entry) { return entry & 0xff; }
+
+// Entries of several symbols. A store writes eight bytes whatever their number is.
+struct Several {
+  static constexpr std::uint64_t kMaxIterationSymbols = kLookups * DecodeTable::kMaxSymbols;
+  static constexpr std::uint64_t kStoreNbytes = 8;
+  static constexpr std::uint64_t kStoreSlack = kStoreNbytes - DecodeTable::kMaxSymbols;
+
+  const std::uint64_t* entries;
+
+  std::uint64_t operator[](std::uint64_t window) const { return entries[window & kWindowMask]; }
+  static std::uint64_t n_symbols(std::uint64_t entry) { return entry >> DecodeTable::kCountShift & 0xff; }
+  static std::uint64_t symbols(std::uint64_t entry) { return entry >> DecodeTable::kSymbolsShift; }
+  static void put(std::uint8_t* out, std::uint64_t entry) { store(out, symbols(entry)); }
+};
+
+// Entries of one symbol.
+struct One {
+  static constexpr std::uint64_t kMaxIterationSymbols = kLookups;
+  static constexpr std::uint64_t kStoreNbytes = 1;
+  static constexpr std::uint64_t kStoreSlack = 0;
+
+  const std::uint16_t* entries;
+
+  std::uint64_t operator[](std::uint64_t window) const { return entries[window & kWindowMask]; }
+  static std::uint64_t n_symbols(std::uint64_t) { return 1; }
+  static std::uint64_t symbols(std::uint64_t entry) { return entry >> 8; }
+  static void put(std::uint8_t* out, std::uint64_t entry) { *out = static_cast<std::uint8_t>(symbols(entry)); }
+};
 
 // Runs decoded in turn. More would not find registers for their positions.
 constexpr unsigned kRuns = 6;
@@ -24,32 +53,31 @@ struct Run {
   std::uint8_t* out_end;
 };
 
-inline std::uint64_t n_bits_of(std::uint64_t entry) { return entry & 0xff; }
-inline std::uint64_t n_symbols_of(std::uint64_t entry) { return entry >> DecodeTable::kCountShift & 0xff; }
-
 // Iterations of `decode_unchecked` that stay within the stream and the run's output whatever the bits
 // are. An iteration loads eight bytes at bit / 8 and moves on by kMaxIterationBits at most; its
-// last store begins at most 3 * 6 symbols after its first and takes eight bytes, which is
-// kMaxIterationSymbols + kStoreSlack from the first one on.
+// last store begins at most as many symbols after its first as three entries hold and takes
+// kStoreNbytes, which is kMaxIterationSymbols + kStoreSlack from the first one on.
+template <class Entries>
 inline std::uint64_t safe_iterations(const Run& run, Bytes stream) {
   const std::uint64_t room = static_cast<std::uint64_t>(run.out_end - run.out);
-  if (room < kMaxIterationSymbols + kStoreSlack || stream.size < 8) return 0;
+  if (room < Entries::kMaxIterationSymbols + Entries::kStoreSlack || stream.size < 8) return 0;
   const std::uint64_t last_load = std::uint64_t{stream.size - 8} * 8;
   if (run.bit > last_load) return 0;
-  return std::min((room - kStoreSlack) / kMaxIterationSymbols, (last_load - run.bit) / kMaxIterationBits + 1);
+  return std::min((room - Entries::kStoreSlack) / Entries::kMaxIterationSymbols,
+                  (last_load - run.bit) / kMaxIterationBits + 1);
 }
 
 // Decodes as much of `kRuns` runs as is safe without checks, one look-up of each in turn. They
 // depend on nothing of each other, so that their latencies overlap, and only as finely interleaved
 // as this: a processor's schedulers do not hold enough instructions to reach the next run's look-up
 // behind four of this one (measured with four runs on Zen 4: 3.5 G symbols/s against 4.0).
-template <unsigned n>
-void decode_unchecked(Run* runs, Bytes stream, const std::uint64_t* table) {
+template <unsigned n, class Entries>
+void decode_unchecked(Run* runs, Bytes stream, Entries table) {
   std::uint64_t bit[n];
   std::uint8_t* out[n];
   for (;;) {
-    std::uint64_t iterations = safe_iterations(runs[0], stream);
-    for (unsigned i = 1; i < n; ++i) iterations = std::min(iterations, safe_iterations(runs[i], stream));
+    std::uint64_t iterations = safe_iterations<Entries>(runs[0], stream);
+    for (unsigned i = 1; i < n; ++i) iterations = std::min(iterations, safe_iterations<Entries>(runs[i], stream));
     if (iterations == 0) return;
     for (unsigned i = 0; i < n; ++i) {
       bit[i] = runs[i].bit;
@@ -63,11 +91,11 @@ void decode_unchecked(Run* runs, Bytes stream, const std::uint64_t* table) {
       std::uint64_t sum[n] = {};  // of entries; byte 0 adds up the bits, at most kMaxIterationBits
       for (unsigned lookup = 0; lookup < kLookups; ++lookup) {
         for (unsigned i = 0; i < n; ++i) {
-          const std::uint64_t entry = table[window[i] & kWindowMask];
+          const std::uint64_t entry = table[window[i]];
           window[i] >>= entry & 63;
           sum[i] += entry;
-          store(out[i], entry >> DecodeTable::kSymbolsShift);
-          out[i] += n_symbols_of(entry);
+          Entries::put(out[i], entry);
+          out[i] += Entries::n_symbols(entry);
         }
       }
       for (unsigned i = 0; i < n; ++i) bit[i] += n_bits_of(sum[i]);
@@ -80,21 +108,22 @@ void decode_unchecked(Run* runs, Bytes stream, const std::uint64_t* table) {
 }
 
 // Decodes what is left of a run, with every check.
-void finish(Run& run, Bytes stream, const std::uint64_t* table, const CodeLengths& lengths) {
+template <class Entries>
+void finish(Run& run, Bytes stream, Entries table, const CodeLengths& lengths) {
   decode_unchecked<1>(&run, stream, table);
   while (run.out < run.out_end) {
     const std::uint64_t window = load_padded(stream, static_cast<std::size_t>(run.bit >> 3)) >> (run.bit & 7);
-    const std::uint64_t entry = table[window & kWindowMask];
+    const std::uint64_t entry = table[window];
     const std::uint64_t room = static_cast<std::uint64_t>(run.out_end - run.out);
-    if (room >= sizeof entry) {
-      store(run.out, entry >> DecodeTable::kSymbolsShift);
-      run.out += n_symbols_of(entry);
+    if (room >= Entries::kStoreNbytes) {
+      Entries::put(run.out, entry);
+      run.out += Entries::n_symbols(entry);
       run.bit += n_bits_of(entry);
       continue;
     }
-    const std::uint64_t n_wanted = std::min(room, n_symbols_of(entry));
+    const std::uint64_t n_wanted = std::min(room, Entries::n_symbols(entry));
     for (std::uint64_t i = 0; i < n_wanted; ++i) {
-      const std::uint8_t symbol = static_cast<std::uint8_t>(entry >> (DecodeTable::kSymbolsShift + 8 * i));
+      const std::uint8_t symbol = static_cast<std::uint8_t>(Entries::symbols(entry) >> 8 * i);
       *run.out++ = symbol;
       run.bit += lengths[symbol];
     }
@@ -107,9 +136,16 @@ void finish(Run& run, Bytes stream, const std::uint64_t* table, const CodeLength
 
 }  // namespace
 
-// Blocks first .. stop - 1 of a chunk, in runs of about the same number of blocks.
 void HuffmanStream::decode_blocks(const DecodeTable& table, std::size_t chunk, std::uint64_t first, std::uint64_t stop,
                                   std::uint8_t* out) const {
+  if (table.is_of_one()) return decode_blocks_by(One{table.entries_of_one()}, chunk, first, stop, out);
+  decode_blocks_by(Several{table.entries()}, chunk, first, stop, out);
+}
+
+// Blocks first .. stop - 1 of a chunk, in runs of about the same number of blocks.
+template <class Entries>
+void HuffmanStream::decode_blocks_by(Entries entries, std::size_t chunk, std::uint64_t first, std::uint64_t stop,
+                                     std::uint8_t* out) const {
   const std::uint64_t symbols = std::min(stop * kSyncSymbols, chunk_symbols(chunk)) - first * kSyncSymbols;
   Run runs[kRuns];
   std::uint64_t bit = block_bit(chunk, first);
@@ -122,12 +158,12 @@ void HuffmanStream::decode_blocks(const DecodeTable& table, std::size_t chunk, s
   }
   // When one run is through, the longest of the others go on together.
   const auto has_more = [](const Run& a, const Run& b) { return a.out_end - a.out > b.out_end - b.out; };
-  decode_unchecked<kRuns>(runs, stream_, table.entries());
+  decode_unchecked<kRuns>(runs, stream_, entries);
   std::sort(runs, runs + kRuns, has_more);
-  decode_unchecked<4>(runs, stream_, table.entries());
+  decode_unchecked<4>(runs, stream_, entries);
   std::sort(runs, runs + 4, has_more);
-  decode_unchecked<2>(runs, stream_, table.entries());
-  for (Run& run : runs) finish(run, stream_, table.entries(), lengths_);
+  decode_unchecked<2>(runs, stream_, entries);
+  for (Run& run : runs) finish(run, stream_, entries, lengths_);
 }
 
 void HuffmanStream::decode(const DecodeTable& table, std::uint64_t start, std::uint64_t stop,
