@@ -8,9 +8,10 @@ they are rounded to the tensor's own type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,48 @@ _MAX_FIXED: Final = MAX_CODE - 256
 _FEW: Final = 256
 """A code that exceeds a byte takes 13: one in so many is too many."""
 
+F32 = NDArray[np.float32]
 
-class RoundInt(Pass):
+_Rounding: TypeAlias = Callable[[TensorSpec, F32, Slices], Planned | None]
+"""How a tensor of some weights is stored, with a scale for each slice; None if it can't be."""
+
+
+class _FixedWidth(Pass):
+    """What these passes share: options for what has a scale, rows that are kept, weights that are finite.
+
+    Attributes
+    ----------
+    options : tuple of str
+        What else can be said, by name.
+    per : str
+        What has a scale of its own if nothing is said.
+    """
+
+    options: ClassVar[tuple[str, ...]]
+    per: ClassVar[str] = "row"
+
+    def apply(
+        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
+    ) -> Planned | None:
+        """See `Pass.apply`."""
+        check_known(self.id, options, (*self.options, *_SHARED))
+        rounding = self._rounding(options)
+        scaled = layout(self.id, options, self.per)
+
+        def plan(rest: Part, _: object) -> Planned | None:
+            weights = weights_of(rest)
+            if weights is None:
+                return None
+            return rounding(rest.spec, weights, scaled.slices(rest.spec.shape, statistics))
+
+        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+
+    @abstractmethod
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
+        """Read the options."""
+
+
+class RoundInt(_FixedWidth):
     """Scales weights to −1 .. 1 and rounds them to integers of ``bits`` bits, evenly spaced and symmetric.
 
     The recipe of every textbook (Jacob et al. 2018, symmetric): with the largest magnitude m and
@@ -50,29 +91,21 @@ class RoundInt(Pass):
     """
 
     id: ClassVar[str] = "round_int"
+    options = ("bits", "scale_dtype")
 
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        """See `Pass.apply`."""
-        check_known(self.id, options, ("bits", "scale_dtype", *_SHARED))
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
         limit = (1 << integer(self.id, options, "bits", 8, 2, 8) - 1) - 1
         scale_dtype = choice(self.id, options, "scale_dtype", SCALE_DTYPES)
-        scaled = layout(self.id, options)
 
-        def plan(rest: Part, _: object) -> Planned | None:
-            weights = weights_of(rest)
-            if weights is None:
-                return None
-            slices = scaled.slices(rest.spec.shape, statistics)
+        def plan(spec: TensorSpec, weights: F32, slices: Slices) -> Planned | None:
             scale, dtype = stored_scales(slices.largest(np.abs(weights)) / limit, scale_dtype)
             codes = np.rint(_over(weights, scale, slices))
-            return _affine(rest.spec, codes.astype(np.int8), scale, slices, dtype)
+            return _affine(spec, codes.astype(np.int8), scale, slices, dtype)
 
-        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+        return plan
 
 
-class FixedPoint(Pass):
+class FixedPoint(_FixedWidth):
     """Rounds weights to multiples of a power of two, the scale that needs no multiplication.
 
     Options: ``bits``, 2 to 8, in all: the scale is the lowest 2**p with which the largest magnitude still
@@ -83,24 +116,17 @@ class FixedPoint(Pass):
     """
 
     id: ClassVar[str] = "fixed_point"
+    options = ("bits", "fraction_bits")
+    per = "tensor"
 
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        """See `Pass.apply`."""
-        check_known(self.id, options, ("bits", "fraction_bits", *_SHARED))
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
         if "bits" in options and "fraction_bits" in options:
             raise RecipeError("pass 'fixed_point': give bits or fraction_bits, not both")
         is_fixed = "fraction_bits" in options
         fraction = integer(self.id, options, "fraction_bits", 0, 0, 126)
         limit = (1 << integer(self.id, options, "bits", 8, 2, 8) - 1) - 1
-        scaled = layout(self.id, options, "tensor")
 
-        def plan(rest: Part, _: object) -> Planned | None:
-            weights = weights_of(rest)
-            if weights is None:
-                return None
-            slices = scaled.slices(rest.spec.shape, statistics)
+        def plan(spec: TensorSpec, weights: F32, slices: Slices) -> Planned | None:
             largest = slices.largest(np.abs(weights))
             exponent = np.full(len(largest), -fraction) if is_fixed else _lowest_exponent(largest, limit)
             if (largest > np.ldexp(float(_MAX_FIXED if is_fixed else limit) + 0.5, exponent)).any():
@@ -108,13 +134,13 @@ class FixedPoint(Pass):
             scale = np.ldexp(np.float32(1), exponent)
             codes = np.rint(_over(weights, scale, slices))
             if is_fixed and np.count_nonzero(np.abs(codes) > 127) > codes.size // _FEW:
-                return Part(rest.spec, from_float32(codes * slices.spread(scale), rest.spec.dtype))
-            return _affine(rest.spec, codes.astype(np.int32), scale, slices, "F8_E8M0")
+                return Part(spec, from_float32(codes * slices.spread(scale), spec.dtype))
+            return _affine(spec, codes.astype(np.int32), scale, slices, "F8_E8M0")
 
-        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+        return plan
 
 
-class Binarize(Pass):
+class Binarize(_FixedWidth):
     """Keeps the sign of each weight, times the mean magnitude, the scale of least squared error.
 
     XNOR-Net (Rastegari et al. 2016). The squared error of n weights of mean magnitude a is Σ w² − n a²;
@@ -124,29 +150,21 @@ class Binarize(Pass):
     """
 
     id: ClassVar[str] = "binarize"
+    options = ("scale_dtype",)
 
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        """See `Pass.apply`."""
-        check_known(self.id, options, ("scale_dtype", *_SHARED))
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
         scale_dtype = choice(self.id, options, "scale_dtype", SCALE_DTYPES)
-        scaled = layout(self.id, options)
 
-        def plan(rest: Part, _: object) -> Planned | None:
-            weights = weights_of(rest)
-            if weights is None:
-                return None
-            slices = scaled.slices(rest.spec.shape, statistics)
+        def plan(spec: TensorSpec, weights: F32, slices: Slices) -> Planned | None:
             means = slices.total(np.abs(weights)) / slices.sizes()
             scale, dtype = stored_scales(means, scale_dtype)
             codes = np.where(weights < 0, np.int8(-1), np.int8(1))
-            return _affine(rest.spec, codes, scale, slices, dtype)
+            return _affine(spec, codes, scale, slices, dtype)
 
-        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+        return plan
 
 
-class Ternarize(Pass):
+class Ternarize(_FixedWidth):
     """Keeps the sign of the larger weights, times their mean magnitude, and zeroes the others.
 
     Ternary weight networks (Li, Zhang and Liu 2016): those above ``threshold`` times the mean magnitude
@@ -157,21 +175,13 @@ class Ternarize(Pass):
     """
 
     id: ClassVar[str] = "ternarize"
+    options = ("threshold", "scale_dtype")
 
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        """See `Pass.apply`."""
-        check_known(self.id, options, ("threshold", "scale_dtype", *_SHARED))
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
         threshold = number(self.id, options, "threshold", 0.7, 0.0)
         scale_dtype = choice(self.id, options, "scale_dtype", SCALE_DTYPES)
-        scaled = layout(self.id, options)
 
-        def plan(rest: Part, _: object) -> Planned | None:
-            weights = weights_of(rest)
-            if weights is None:
-                return None
-            slices = scaled.slices(rest.spec.shape, statistics)
+        def plan(spec: TensorSpec, weights: F32, slices: Slices) -> Planned | None:
             magnitude = np.abs(weights)
             means = slices.total(magnitude) / slices.sizes()
             kept = magnitude > slices.spread(threshold * means)
@@ -179,12 +189,12 @@ class Ternarize(Pass):
             total = slices.total(np.where(kept, magnitude, np.float32(0)))
             scale, dtype = stored_scales(total / np.maximum(count, 1), scale_dtype)
             codes = kept * np.sign(weights).astype(np.int8)
-            return _affine(rest.spec, codes, scale, slices, dtype)
+            return _affine(spec, codes, scale, slices, dtype)
 
-        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+        return plan
 
 
-class NormalFloat(Pass):
+class NormalFloat(_FixedWidth):
     """Rounds weights to levels that normal numbers use equally often: NF4 and its kin of other widths.
 
     QLoRA (Dettmers et al. 2023): `normal_levels` times the largest magnitude. Stored as multiples of a
@@ -196,28 +206,21 @@ class NormalFloat(Pass):
     """
 
     id: ClassVar[str] = "normal_float"
+    options = ("bits", "scale_dtype")
+    per = "group"
 
-    def apply(
-        self, name: str, part: Part, options: Mapping[str, object], statistics: Statistics | None = None
-    ) -> Planned | None:
-        """See `Pass.apply`."""
-        check_known(self.id, options, ("bits", "scale_dtype", *_SHARED))
+    def _rounding(self, options: Mapping[str, object]) -> _Rounding:
         levels = normal_levels(integer(self.id, options, "bits", 4, 2, 6))
         scale_dtype = choice(self.id, options, "scale_dtype", SCALE_DTYPES)
-        scaled = layout(self.id, options, "group")
         grid = np.rint(levels * _NORMAL_RANGE)
         bounds = ((grid[1:] + grid[:-1]) / 2).astype(np.float32)
 
-        def plan(rest: Part, _: object) -> Planned | None:
-            weights = weights_of(rest)
-            if weights is None:
-                return None
-            slices = scaled.slices(rest.spec.shape, statistics)
+        def plan(spec: TensorSpec, weights: F32, slices: Slices) -> Planned | None:
             scale, dtype = stored_scales(slices.largest(np.abs(weights)) / _NORMAL_RANGE, scale_dtype)
             codes = grid.astype(np.int8)[np.searchsorted(bounds, _over(weights, scale, slices))]
-            return _affine(rest.spec, codes, scale, slices, dtype)
+            return _affine(spec, codes, scale, slices, dtype)
 
-        return apart_from_rows(part, rows(self.id, options, "keep_rows"), plan)
+        return plan
 
 
 def normal_levels(bits: int) -> NDArray[np.float64]:
