@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ __all__ = [
     "int_param",
     "known_spec",
 ]
+
+T = TypeVar("T")
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -144,6 +146,7 @@ class Decoder:
         self._read = read
         self.threads = threads
         self._jobs: list[Job] = []
+        self._made: dict[int, tuple[Branch, Any]] = {}
 
     def decode(self, stored: Stored, start: int = 0, stop: int | None = None) -> U8:
         """Elements ``start .. stop - 1`` as bytes, now; maybe a read-only view of the file."""
@@ -198,6 +201,14 @@ class Decoder:
         inner.decode_into(stored, start, stop, data[byte_range(spec, start, stop)])
         inner.flush()
         return Source("raw", data)
+
+    def once(self, stored: Branch, make: Callable[[], T]) -> T:
+        """What an encoding makes of the parts of a branch for whatever range, made for the first of them."""
+        # By identity: a branch can't be hashed. It is kept, so that no other takes its place.
+        if id(stored) not in self._made:
+            self._made[id(stored)] = stored, make()
+        found: T = self._made[id(stored)][1]
+        return found
 
     def submit(self, job: Job) -> None:
         """Have a job done with the next `flush`."""

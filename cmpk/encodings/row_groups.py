@@ -102,16 +102,18 @@ class RowGroups(Encoding):
         CorruptStreamError
             If the groups are not those that the parameters promise.
         """
+        return decoder.once(stored, lambda: self._found_rows(stored, decoder))
+
+    def _found_rows(self, stored: Branch, decoder: Decoder) -> list[NDArray[np.uint32]]:
         import numpy as np
 
         sizes = stored.node.params["rows"]
         assert isinstance(sizes, list)
         group = decoder.decode(stored.parts["group"])
-        rows = [np.flatnonzero(group == index).astype(np.uint32) for index in range(len(sizes))]
-        # Each size is right and together they are all rows, so no row is of a further group.
-        if [len(rows_of_group) for rows_of_group in rows] != sizes:
+        if np.bincount(group, minlength=len(sizes)).tolist() != sizes:
             raise self.corrupt("the groups of the rows are not those that the parameters promise")
-        return rows
+        rows = np.argsort(group, kind="stable").astype(np.uint32)
+        return np.split(rows, np.cumsum(sizes)[:-1])
 
     def _scatter(
         self,

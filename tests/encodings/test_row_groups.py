@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cmpk.archive import Archive
 from cmpk.dtypes import DTYPES, TensorSpec
 from cmpk.encodings import FloatSplit, Narrow, RowGroups
+from cmpk.encodings.base import Decoder, Leaf
 from cmpk.encodings.row_groups import MAX_GROUPS
 from cmpk.errors import CmpkError, CorruptStreamError, FormatError
 from tests.builders import Node, archive, branch, branch_of, leaf, tensor
@@ -164,3 +165,23 @@ def test_elements_of_every_size_are_scattered() -> None:
         stored = np.random.default_rng(0).integers(0, 256, 12 * info.nbytes, np.uint8)
         encoded = RowGroups().encode(stored, TensorSpec(dtype, (4, 3)), np.array([2, 0, 1, 0], np.uint8))
         assert opened(dtype, [4, 3], branch_of("row_groups", encoded)).read("a").tobytes() == stored.tobytes()
+
+
+def test_where_rows_stand_is_found_once_for_all_ranges() -> None:
+    group = bytes([0, 1, 1, 0])
+    node = grouped([2, 2], group, b"\1\2\3\4", b"\5\6\7\10")
+    with opened("U8", [4, 2], node) as archive:
+        root = archive._installed_root("a")
+        streams: list[memoryview] = []
+
+        def read(found: Leaf) -> memoryview:
+            streams.append(archive._read_stream(found))
+            return streams[-1]
+
+        decoder = Decoder(read)
+        outs = [np.empty(2, np.uint8) for _ in range(4)]
+        for row, out in enumerate(outs):
+            decoder.decode_into(root, 2 * row, 2 * row + 2, out)
+        decoder.flush()
+    assert np.concatenate(outs).tolist() == [1, 2, 5, 6, 7, 8, 3, 4]
+    assert streams.count(memoryview(group)) == 1
