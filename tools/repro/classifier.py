@@ -15,6 +15,8 @@ from tools.repro.data import Images
 __all__ = ["error_of", "fit", "logits_of", "train_epoch"]
 
 _TEST_BATCH = 1000
+_SHARE_OF_CENTROIDS = 0.1
+"""Of the learning rate: a shared value moves all of its weights at once, and in the same direction."""
 
 
 def train_epoch(
@@ -50,7 +52,12 @@ def train_epoch(
     after_step : function, optional
         Called with the share of all epochs that is done.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    groups: list[list[nn.Parameter]] = [[], []]
+    for name, parameter in model.named_parameters():
+        groups[name.endswith(".centroids")].append(parameter)
+    optimizer = torch.optim.Adam([{"params": group, "share": 1.0} for group in groups if group], lr=1.0)
+    if groups[1]:
+        optimizer.param_groups[1]["share"] = _SHARE_OF_CENTROIDS
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
     order = torch.randperm(len(images.train))
@@ -59,7 +66,7 @@ def train_epoch(
     for step in range(n_steps):
         done = (index + step / n_steps) / count
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 + math.cos(math.pi * done)) / 2
+            group["lr"] = group["share"] * learning_rate * (1 + math.cos(math.pi * done)) / 2
         chosen = order[step * batch : (step + 1) * batch]
         outputs = model(images.train[chosen])
         if teacher is None:
