@@ -178,11 +178,7 @@ def with_table(text: str, cases: list[Case]) -> str:
     ValueError
         If it does not have each mark once, in order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the README needs one line {BEGIN!r}, and after it one line {END!r}")
-    return f"{before}{BEGIN}\n\n{report.to_markdown(table(cases))}\n\n{END}{after}"
+    return report.with_section(text, report.to_markdown(table(cases)), BEGIN, END)
 
 
 if __name__ == "__main__":

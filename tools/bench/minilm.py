@@ -19,7 +19,17 @@ from cmpk.calibration import Calibration, calibrate
 from . import models
 from .process import BenchError
 
-__all__ = ["MiniLM", "Quality", "calibration", "embeddings", "original", "quality", "sentences", "token_ids"]
+__all__ = [
+    "MiniLM",
+    "Quality",
+    "calibration",
+    "embeddings",
+    "embeddings_of",
+    "original",
+    "quality",
+    "sentences",
+    "token_ids",
+]
 
 SENTENCES = Path(__file__).with_name("sentences")
 
@@ -161,10 +171,14 @@ def token_ids(name: str) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(sentences(name))]
 
 
-@torch.no_grad()
 def embeddings(tensors: Mapping[str, torch.Tensor], ids: list[list[int]]) -> torch.Tensor:
     """Embed tokens with some weights; shape (sentences, width)."""
-    model = _model(tensors)
+    return embeddings_of(_model(tensors), ids)
+
+
+@torch.no_grad()
+def embeddings_of(model: nn.Module, ids: list[list[int]]) -> torch.Tensor:
+    """Embed tokens by a model like `MiniLM`; shape (sentences, width)."""
     found = torch.empty(len(ids), _WIDTH)
     for order, batch, mask in _batches(ids):
         found[order] = model(batch, mask)

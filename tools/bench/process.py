@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
@@ -44,8 +44,8 @@ class Ended(NamedTuple):
     output: str
 
 
-def run(command: Sequence[str | Path], threads: int) -> Ended:
-    """Run a command from the root of the repository.
+def run(command: Sequence[str | Path], threads: int, **environment: str) -> Ended:
+    """Run a command from the root of the repository, with some variables more in its environment.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def run(command: Sequence[str | Path], threads: int) -> Ended:
         If it fails; what it wrote to stderr has been shown.
     """
     started = time.perf_counter()
-    process = _start(command, threads, subprocess.DEVNULL)
+    process = _start(command, threads, subprocess.DEVNULL, environment)
     assert process.stdout is not None  # a pipe
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -115,11 +115,13 @@ class Worker:
         return json.loads(line)
 
 
-def _start(command: Sequence[str | Path], threads: int, stdin: int) -> subprocess.Popen[str]:
+def _start(
+    command: Sequence[str | Path], threads: int, stdin: int, more: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     libraries = ("OMP", "MKL", "OPENBLAS", "RAYON")
     limits = {f"{library}_NUM_THREADS": str(threads) for library in libraries}
     # Threads that wait by spinning would take the cores from those that are measured.
-    environment = {**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE", **(more or {})}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=stdin, stdout=pipe, text=True)
 

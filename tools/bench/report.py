@@ -7,10 +7,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from .bars import bars, case_of, fastest
+from .bars import Bar, bars, case_of, fastest
 from .results import Case, Results, Timing
 
-__all__ = ["Table", "markdown", "show", "show_table", "tables", "to_markdown", "with_section"]
+__all__ = ["Table", "bars_table", "markdown", "show", "show_table", "tables", "to_markdown", "with_section"]
 
 BEGIN = "<!-- python -m tools.bench --record: begin -->"
 END = "<!-- python -m tools.bench --record: end -->"
@@ -36,7 +36,7 @@ def tables(results: Results) -> list[Table]:
     if results.fresh and results.import_torch is not None:
         found.append(_fresh(results, results.import_torch))
     if not results.quick:
-        found.append(_bars(results))
+        found.append(bars_table(bars(results)))
     return found
 
 
@@ -76,19 +76,19 @@ def to_markdown(table: Table) -> str:
     return "\n".join([f"**{table.title}**", "", _line(table.columns), _line(align), *map(_line, table.rows)])
 
 
-def with_section(readme: str, section: str) -> str:
-    """A README with the text between the markers replaced.
+def with_section(readme: str, section: str, start: str = BEGIN, stop: str = END) -> str:
+    """A README with the text between two markers replaced.
 
     Raises
     ------
     ValueError
         If it does not have each marker once, in order.
     """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"the README needs one line {BEGIN!r}, and after it one line {END!r}")
-    return f"{before}{BEGIN}\n\n{section}\n\n{END}{after}"
+    before, begin, rest = readme.partition(start)
+    _, end, after = rest.partition(stop)
+    if not begin or not end or start in rest or stop in after:
+        raise ValueError(f"the README needs one line {start!r}, and after it one line {stop!r}")
+    return f"{before}{start}\n\n{section}\n\n{stop}{after}"
 
 
 def _was_busy(results: Results) -> bool:
@@ -154,9 +154,10 @@ def _fresh(results: Results, import_torch: Timing) -> Table:
     return Table(title, columns, rows)
 
 
-def _bars(results: Results) -> Table:
+def bars_table(found: list[Bar]) -> Table:
+    """Bars, and whether they are cleared."""
     rows = []
-    for bar in bars(results):
+    for bar in found:
         limit = f"{'≤' if bar.at_most else '≥'} {bar.unit.format(bar.limit)}"
         rows.append([bar.what, limit, bar.unit.format(bar.figure), "PASS" if bar.cleared else "short"])
     return Table("What it must show", ["bar", "limit", "measured", "verdict"], rows)
