@@ -182,7 +182,7 @@ class Archive:
         try:
             for name, out in outs.items():
                 self._decode_into(decoder, name, 0, self.spec(name).numel, out)
-            with contextlib.nullcontext() if threads == 1 else self._digests_checked(outs):
+            with contextlib.nullcontext() if threads == 1 else self.digests_checked(outs):
                 self._flush(decoder, next(iter(outs), ""))
         except CorruptStreamError:
             if len(outs) > 1 or threads > 1:
@@ -192,8 +192,11 @@ class Archive:
             raise
 
     @contextlib.contextmanager
-    def _digests_checked(self, names: Iterable[str]) -> Iterator[None]:
-        """Check the streams of tensors on a thread of its own, meanwhile."""
+    def digests_checked(self, names: Iterable[str]) -> Iterator[None]:
+        """Check the streams of tensors against their digests, on a thread of its own, meanwhile.
+
+        Decoding is safe on any bytes; who decodes must find the same damage without, or name the tensor.
+        """
         targets = dict.fromkeys(map(self.target_of, names))
         leaves = [leaf for target in targets for leaf in leaves_of(self._roots[target])]
         with ThreadPoolExecutor(1) as pool:
@@ -212,8 +215,10 @@ class Archive:
         self._flush(decoder, name)
         return out
 
-    def jobs(self, name: str, threads: int = 1) -> list[DeviceJob]:
-        """What putting a whole tensor together comes to, for kernels of a device.
+    def jobs(self, name: str, threads: int = 1, start: int = 0, stop: int | None = None) -> list[DeviceJob]:
+        """What putting elements ``start .. stop - 1`` together comes to, for kernels of a device.
+
+        By default those of the whole tensor; whole rows, of a tensor that has some. See `jobs_of`.
 
         Raises
         ------
@@ -224,7 +229,8 @@ class Archive:
         """
         root = self._installed_root(name)
         try:
-            return jobs_of(root, Decoder(self._read_stream, threads))
+            stop = known_spec(root).numel if stop is None else stop
+            return jobs_of(root, start, stop, Decoder(self._read_unchecked, threads))
         except CmpkError as error:
             raise type(error)(f"tensor {name!r}: {error}") from error
 

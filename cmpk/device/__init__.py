@@ -17,6 +17,9 @@ __all__ = ["about", "device_errors", "kernels_of"]
 
 _KERNELS = "cmpk.kernels.triton"
 
+_ON_THE_CPU = "rans, zstd and plugins' codecs; bitmask, gap_index, product, and codebook of vectors or rows"
+"""What no kernel of a device decodes; the planes or bytes that come of it go over the bus."""
+
 
 def kernels_of(device: torch.device) -> str | None:
     """The kernels that decode on a device; None where tensors are decoded on the CPU and copied."""
@@ -28,7 +31,8 @@ def about() -> str:
     reason = _reason()
     if reason:
         return f"decoded on the CPU, then copied: {reason}"
-    return f"decoded on the device by Triton {importlib.import_module('triton').__version__} kernels"
+    version = importlib.import_module("triton").__version__
+    return f"decoded on the device by Triton {version} kernels; on the CPU first: {_ON_THE_CPU}"
 
 
 @contextlib.contextmanager

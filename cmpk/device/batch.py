@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.device.arena import Arena
-from cmpk.device.planes import HuffmanPlane, PlaneFields, StoredPlane
-from cmpk.device.tasks import Kind, Range, Task
+from cmpk.device.planes import AnyPlane, HuffmanPlane, PlaneFields
+from cmpk.device.tasks import Kind, Range, Task, octets_of
 from cmpk.errors import CorruptStreamError
-from cmpk.kernels.interface import U8
+from cmpk.kernels.reference.huffman_stream import SYNC_SYMBOLS
 
-__all__ = ["GPU", "INTERPRETER", "Batch", "Merge", "Shape", "fill"]
+__all__ = ["GPU", "INTERPRETER", "Batch", "Shape", "Step", "fill"]
 
 BLOCK = 1024
-"""Elements that are merged together (`cmpk.kernels.triton.merge`)."""
+"""Elements that are made together (`cmpk.kernels.triton.elements`)."""
 
-MAX_PLANES = 8
+
+_N_LANES: Final = -3
+_OUT: Final = -2
+"""Of `cmpk.kernels.triton.huffman.SOURCE_FIELDS`."""
 
 
 class Shape(NamedTuple):
@@ -36,7 +39,7 @@ class Shape(NamedTuple):
         Bits that are looked up at once, 12 at most. A smaller table fits fewer cache lines, and codes
         that are longer than this take a second look-up.
     n_blocks : int
-        Blocks of 1024 elements that one program merges.
+        Blocks of 1024 elements that one program makes.
     """
 
     lanes: int
@@ -48,13 +51,13 @@ class Shape(NamedTuple):
 GPU: Final = Shape(lanes=32, warps=1, window_nbits=9, n_blocks=4)
 """One warp decodes its intervals alone, so that none waits for another warp's longest."""
 
-INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=9, n_blocks=4)
-"""Few steps of much: each costs the same, however wide."""
+INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=12, n_blocks=4)
+"""Few steps of much: each costs the same, however wide. No second look-up: only a cache would want it."""
 
 
 @dataclass(frozen=True)
-class Merge:
-    """One launch of `merge`: addresses of its tables, and how many programs."""
+class Step:
+    """One launch of a kernel that makes elements: addresses of its tables, and how many programs."""
 
     kind: Kind
     items: int
@@ -74,7 +77,7 @@ class Batch:
     n_sources : int
     programs, n_programs : int
         The programs that decode them.
-    merges : list of Merge
+    steps : list of Step
     """
 
     nbytes: int = 0
@@ -82,7 +85,7 @@ class Batch:
     n_sources: int = 0
     programs: int = 0
     n_programs: int = 0
-    merges: list[Merge] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
 
 def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) -> Batch:
@@ -95,7 +98,7 @@ def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) ->
     arena : Arena
         The slot.
     scratch : Arena
-        Memory of the device for what is decoded before it is merged.
+        Memory of the device for what is decoded before elements are made of it.
     shape : Shape
         How much one program does.
 
@@ -104,102 +107,111 @@ def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) ->
     CorruptStreamError
         If a rule is broken that takes no decoding to see.
     """
-    sources: list[list[int]] = []
+    decoding = _Decoding(shape.lanes)
     items: dict[Kind, list[list[int]]] = {}
-    programs: dict[Kind, list[NDArray[np.int32]]] = {}
+    within: dict[Kind, list[_Within]] = {}
     for task, start, stop in ranges:
         try:
-            fields = [
-                _stage(plane, start, stop, arena, scratch, task.error, sources) for plane in task.planes
-            ]
+            planes = [decoding.fields_of(plane, start, stop, task, arena, scratch) for plane in task.planes]
         except CorruptStreamError as error:
-            raise CorruptStreamError(f"tensor {task.name!r}: {error}") from error
-        rows = task.row_range(start, stop)
-        index, high = _exceptions_of(task, start, stop)
-        item = [
-            task.out if task.rows is not None else task.out + start * task.kind.out_nbytes,
-            stop - start,
-            task.base,
-            task.lower_nbits,
-            task.upper_nbits,
-            task.error,
-            arena.put(_octets(task.rows[rows])) if task.rows is not None else 0,
-            task.row_elements,
-            start % task.row_elements if task.row_elements else 0,
-            arena.put(_octets(index)) if len(index) else 0,
-            arena.put(_octets(high)) if len(index) else 0,
-            *(value for plane in fields for value in plane),
-            *(0 for _ in range(len(PlaneFields._fields) * (MAX_PLANES - len(fields)))),
-        ]
-        of_kind = items.setdefault(task.kind, [])
-        programs.setdefault(task.kind, []).append(
-            _merge_programs(len(of_kind), stop - start, index, shape.n_blocks * BLOCK)
+            raise CorruptStreamError(f"tensor {task.where.name!r}: {error}") from error
+        exceptions = _exceptions_of(task, start, stop)
+        own = task.own_fields(start, stop, arena)
+        item = (
+            _head(task, start, stop, exceptions, arena) + own + [field for plane in planes for field in plane]
         )
-        of_kind.append(item)
+        items.setdefault(task.kind, []).append(item + [0] * (task.kind.n_fields - len(item)))
+        within.setdefault(task.kind, []).append(exceptions)
     batch = Batch()
-    if sources:
-        n_lanes = [source[-3] for source in sources]
-        batch.sources, batch.n_sources = arena.put(_octets(np.array(sources, np.int64))), len(sources)
-        decoding = np.concatenate(
-            [_decode_programs(number, n, shape.lanes) for number, n in enumerate(n_lanes)]
-        )
-        batch.programs, batch.n_programs = arena.put(_octets(decoding)), len(decoding)
+    decoding.put(batch, arena)
     for kind, of_kind in items.items():
-        table = np.concatenate(programs[kind])
-        batch.merges.append(
-            Merge(
-                kind, arena.put(_octets(np.array(of_kind, np.int64))), arena.put(_octets(table)), len(table)
-            )
+        table = np.array(of_kind, np.int64)
+        programs = _programs(table[:, 1], within[kind], shape.n_blocks)
+        batch.steps.append(
+            Step(kind, arena.put(octets_of(table)), arena.put(octets_of(programs)), len(programs))
         )
     batch.nbytes = arena.used
     return batch
 
 
-def _stage(
-    plane: StoredPlane | HuffmanPlane,
-    start: int,
-    stop: int,
-    arena: Arena,
-    scratch: Arena,
-    error: int,
-    sources: list[list[int]],
-) -> PlaneFields:
-    """Stage a plane; where it has to be decoded first, say so in ``sources``."""
-    if isinstance(plane, HuffmanPlane):
-        source = plane.stage(start, stop, arena, scratch, error)
-        sources.append(source)
-        return PlaneFields(source[-2], 8, 0)
-    return plane.stage(start, stop, arena)
+class _Decoding:
+    """The streams of a batch that are decoded before elements are made of them."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._sources: list[list[int]] = []
+        self._first_lanes: list[int] = []
+
+    def fields_of(
+        self, plane: AnyPlane, start: int, stop: int, task: Task, arena: Arena, scratch: Arena
+    ) -> PlaneFields:
+        """Stage a plane."""
+        if not isinstance(plane, HuffmanPlane):
+            return plane.stage(start, stop, arena)
+        source, first = plane.stage(start, stop, arena, scratch, task.where.error)
+        self._sources.append(source)
+        self._first_lanes.append(first)
+        return PlaneFields(source[_OUT] + first * SYNC_SYMBOLS, 8, 0)
+
+    def put(self, batch: Batch, arena: Arena) -> None:
+        """Lay out what kernels are told of the streams."""
+        if self._sources:
+            sources = np.array(self._sources, np.int64)
+            first = np.array(self._first_lanes)
+            number, nth = _numbered(-(-(sources[:, _N_LANES] - first) // self._lanes))
+            programs = np.stack([number, first[number] + nth * self._lanes], 1).astype(np.int32)
+            batch.sources, batch.n_sources = arena.put(octets_of(sources)), len(sources)
+            batch.programs, batch.n_programs = arena.put(octets_of(programs)), len(programs)
 
 
-def _exceptions_of(task: Task, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+class _Within(NamedTuple):
+    """Exceptions of a range: their places in it, and what is given."""
+
+    place: NDArray[np.int32]
+    value: NDArray[np.int32]
+
+
+_NONE: Final = _Within(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def _head(task: Task, start: int, stop: int, exceptions: _Within, arena: Arena) -> list[int]:
+    """The fields that all kernels take, in the order of `cmpk.kernels.triton.elements.HEAD_FIELDS`."""
+    where = task.where
+    by_rows, has_exceptions = where.rows is not None, len(exceptions.place)
+    return [
+        where.out if by_rows else where.out + (start - where.start) * task.kind.out_nbytes,
+        stop - start,
+        where.error,
+        arena.put(octets_of(where.rows[where.rows_of(start, stop)])) if where.rows is not None else 0,
+        where.row_elements,
+        start % where.row_elements if by_rows else 0,
+        arena.put(octets_of(exceptions.place)) if has_exceptions else 0,
+        arena.put(octets_of(exceptions.value)) if has_exceptions else 0,
+    ]
+
+
+def _exceptions_of(task: Task, start: int, stop: int) -> _Within:
     """The exceptions of a range, counted from its start."""
     if task.exceptions is None:
-        return np.empty(0, np.int32), np.empty(0, np.uint16)
-    wanted = task.exception_range(start, stop)
-    index, high = task.exceptions
-    return (index[wanted] - np.uint64(start)).astype(np.int32), high[wanted]
+        return _NONE
+    found = task.exceptions.within(start, stop)
+    return _Within((found.element - np.uint64(start)).astype(np.int32), found.value)
 
 
-def _decode_programs(number: int, n_lanes: int, lanes: int) -> NDArray[np.int32]:
-    table = np.empty((-(-n_lanes // lanes), 2), np.int32)
-    table[:, 0] = number
-    table[:, 1] = np.arange(len(table)) * lanes
+def _programs(n_elements: NDArray[np.int64], within: Sequence[_Within], n_blocks: int) -> NDArray[np.int32]:
+    """What programs are told, of items of so many elements."""
+    item, nth = _numbered(-(-n_elements // (n_blocks * BLOCK)))
+    table = np.zeros((len(item), 4), np.int32)
+    table[:, 0], table[:, 1] = item, nth * n_blocks
+    for number, exceptions in enumerate(within):
+        if len(exceptions.place):
+            of_item = item == number
+            ends = np.searchsorted(exceptions.place, np.arange(of_item.sum() + 1) * (n_blocks * BLOCK))
+            table[of_item, 2], table[of_item, 3] = ends[:-1], ends[1:]
     return table
 
 
-def _merge_programs(
-    number: int, n: int, exception_index: NDArray[np.int32], n_elements: int
-) -> NDArray[np.int32]:
-    """The programs of an item of ``n`` elements, ``n_elements`` each."""
-    table = np.zeros((-(-n // n_elements), 4), np.int32)
-    table[:, 0] = number
-    table[:, 1] = np.arange(len(table)) * (n_elements // BLOCK)
-    if len(exception_index):
-        ends = np.searchsorted(exception_index, np.arange(len(table) + 1) * n_elements)
-        table[:, 2], table[:, 3] = ends[:-1], ends[1:]
-    return table
-
-
-def _octets(array: NDArray[np.generic]) -> U8:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _numbered(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Whose each of so many are, one's after another's, and the how manieth each is."""
+    whose = np.repeat(np.arange(len(counts)), counts)
+    return whose, np.arange(len(whose)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from cmpk.device.batch import Batch, Merge, Shape
+from typing import Any, Final
+
+from cmpk.device.batch import Batch, Shape, Step
+from cmpk.device.codes import CodeKind, LookupKind
+from cmpk.device.floats import MergeKind
+from cmpk.device.tasks import Kind
+from cmpk.kernels.triton.codes import dequantize, look_up
 from cmpk.kernels.triton.huffman import build_tables, decode_intervals
 from cmpk.kernels.triton.merge import merge
 
-__all__ = ["launch", "launch_decode", "launch_merge", "launch_tables"]
+__all__ = ["launch", "launch_decode", "launch_step", "launch_tables"]
+
+_KERNELS: Final[dict[type[Kind], Any]] = {MergeKind: merge, CodeKind: dequantize, LookupKind: look_up}
 
 
 def launch(batch: Batch, shape: Shape) -> None:
@@ -14,8 +22,8 @@ def launch(batch: Batch, shape: Shape) -> None:
     if batch.n_sources:
         launch_tables(batch, shape)
         launch_decode(batch, shape)
-    for step in batch.merges:
-        launch_merge(step, shape)
+    for step in batch.steps:
+        launch_step(step, shape)
 
 
 def launch_tables(batch: Batch, shape: Shape) -> None:
@@ -30,6 +38,7 @@ def launch_decode(batch: Batch, shape: Shape) -> None:
     )
 
 
-def launch_merge(step: Merge, shape: Shape) -> None:
-    """Put the elements of one kind together."""
-    merge[(step.n_programs,)](step.items, step.programs, *step.kind, shape.n_blocks, num_warps=4)
+def launch_step(step: Step, shape: Shape) -> None:
+    """Make the elements of one kind."""
+    kernel = _KERNELS[type(step.kind)]
+    kernel[(step.n_programs,)](step.items, step.programs, *step.kind, shape.n_blocks, num_warps=4)

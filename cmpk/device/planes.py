@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cmpk.kernels.reference.bitpack import BLOCK_SYMBOLS
 from cmpk.kernels.reference.buffers import bytes_of
 from cmpk.kernels.reference.huffman_stream import SYNC_SYMBOLS, HuffmanStream, parse_stream
 
-__all__ = ["HuffmanPlane", "Plane", "PlaneFields", "StoredPlane", "plane_of"]
+__all__ = ["AnyPlane", "HuffmanPlane", "Plane", "PlaneFields", "StoredPlane", "plane_of"]
 
 TABLES_NBYTES: Final = 4096 * 4 + 4096 * 2
 """Look-up tables of a Huffman stream (`cmpk.kernels.triton.huffman`)."""
@@ -38,7 +38,7 @@ class Plane(Protocol):
     Attributes
     ----------
     align : int
-        Ranges start at multiples of this many elements.
+        Ranges are best cut at multiples of this many elements. All start at multiples of 1024.
     is_packed : bool
         Whether the last kernel finds it packed.
     """
@@ -113,23 +113,28 @@ class HuffmanPlane:
         """See `Plane`."""
         first, last = self._chunks(start, stop)
         coded = int(self.stream.offsets[last] - self.stream.offsets[first])
-        n_lanes = -(-(stop - start) // SYNC_SYMBOLS)
+        n_symbols = min(last << self.stream.chunk_log2, self.stream.n) - (first << self.stream.chunk_log2)
+        n_lanes = -(-n_symbols // SYNC_SYMBOLS)
         return coded + _PADDING + 512 + 16 * (last - first) + 4 * n_lanes + 4 * ALIGNMENT
 
     def scratch_nbytes(self, start: int, stop: int) -> int:
         """See `Plane`."""
         return TABLES_NBYTES + -(-(stop - start) // SYNC_SYMBOLS) * SYNC_SYMBOLS + 2 * ALIGNMENT
 
-    def stage(self, start: int, stop: int, arena: Arena, scratch: Arena, error: int) -> list[int]:
-        """Copy what the range needs, and check it as far as that takes no decoding.
+    def stage(self, start: int, stop: int, arena: Arena, scratch: Arena, error: int) -> tuple[list[int], int]:
+        """Copy the chunks that the range needs, and check them as far as that takes no decoding.
 
         Returns
         -------
         list of int
             In the order of `cmpk.kernels.triton.huffman.SOURCE_FIELDS`.
+        int
+            The first interval of these chunks that is wanted.
         """
         stream = self.stream
         first, last = self._chunks(start, stop)
+        first_lane = (start - (first << stream.chunk_log2)) // SYNC_SYMBOLS
+        n_decoded = -(-(stop - start) // SYNC_SYMBOLS)
         stream.check_chunks(first, last)
         begin, end = int(stream.offsets[first]), int(stream.offsets[last])
         chunks = np.empty((last - first, 2), np.int64)
@@ -147,11 +152,11 @@ class HuffmanPlane:
             arena.put(stream.sync_deviations(first, last).astype(np.int32).view(np.uint8)),
             stream.sync_width,
             stream.chunk_log2,
-            stream.n - start,
-            -(-(stop - start) // SYNC_SYMBOLS),
-            scratch.take(-(-(stop - start) // SYNC_SYMBOLS) * SYNC_SYMBOLS)[1],
+            stream.n - (first << stream.chunk_log2),
+            first_lane + n_decoded,
+            scratch.take(n_decoded * SYNC_SYMBOLS)[1] - first_lane * SYNC_SYMBOLS,
             error,
-        ]
+        ], first_lane
 
     def decoded(self) -> StoredPlane:
         """See `Plane`."""
@@ -163,7 +168,10 @@ class HuffmanPlane:
         return start >> self.stream.chunk_log2, ((stop - 1) >> self.stream.chunk_log2) + 1
 
 
-def plane_of(source: Source, n: int, threads: int) -> StoredPlane | HuffmanPlane:
+AnyPlane: TypeAlias = StoredPlane | HuffmanPlane
+
+
+def plane_of(source: Source, n: int, threads: int) -> AnyPlane:
     """A source of ``n`` bytes, checked as far as its head goes.
 
     A codec that no kernel decodes on a device is decoded here.

@@ -32,13 +32,19 @@ class Ring:
     ----------
     device : torch.device
     slot_nbytes, scratch_nbytes : int
+    shape : Shape, optional
+        Of the programs; by default what suits the device.
     """
 
     def __init__(
-        self, device: torch.device, slot_nbytes: int = SLOT_NBYTES, scratch_nbytes: int = SCRATCH_NBYTES
+        self,
+        device: torch.device,
+        slot_nbytes: int = SLOT_NBYTES,
+        scratch_nbytes: int = SCRATCH_NBYTES,
+        shape: Shape | None = None,
     ) -> None:
         self.slot_nbytes, self.scratch_nbytes = slot_nbytes, scratch_nbytes
-        self._shape = GPU if device.type == "cuda" else INTERPRETER
+        self._shape = shape or (GPU if device.type == "cuda" else INTERPRETER)
         self._scratch = torch.empty(scratch_nbytes, dtype=torch.uint8, device=device)
         self._copying = _stream(device) if device.type == "cuda" else None
         self._slots = [_Slot(device, slot_nbytes) for _ in range(N_SLOTS)]

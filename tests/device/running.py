@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from cmpk.dtypes import DTYPES
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels import reference
-from cmpk.kernels.interface import FloatJob
+from cmpk.kernels.interface import FloatJob, Job, LookupJob
 
 __all__ = ["SMALL", "on_device", "on_reference", "out_nbytes"]
 
@@ -19,13 +20,16 @@ SMALL = {"slot_nbytes": 1 << 20, "scratch_nbytes": 1 << 20}
 Outcome = list[bytes] | type[CorruptStreamError]
 
 
-def out_nbytes(job: FloatJob) -> int:
+def out_nbytes(job: Job) -> int:
     """Size of the output: a row more than the job has, where it goes by rows."""
     rows = 0 if job.rows is None else job.row_elements
-    return (job.n + rows) * DTYPES[job.out_dtype or job.dtype].nbytes
+    if isinstance(job, LookupJob):
+        return (job.count + rows) * job.element_nbytes
+    dtype = job.out_dtype or job.dtype if isinstance(job, FloatJob) else job.dtype
+    return (job.count + rows) * DTYPES[dtype].nbytes
 
 
-def on_reference(jobs: Sequence[FloatJob]) -> Outcome:
+def on_reference(jobs: Sequence[Job]) -> Outcome:
     """The outputs, or that something is corrupt."""
     outs = [np.zeros(out_nbytes(job), np.uint8) for job in jobs]
     try:
@@ -35,20 +39,21 @@ def on_reference(jobs: Sequence[FloatJob]) -> Outcome:
     return [out.tobytes() for out in outs]
 
 
-def on_device(jobs: Sequence[FloatJob], device: torch.device, **ring_size: int) -> Outcome:
-    """The same, decoded by the device's kernels."""
+def on_device(jobs: Sequence[Job], device: torch.device, **ring: Any) -> Outcome:
+    """The same, decoded by the device's kernels, through a ring that is small or as ``ring`` says."""
+    from cmpk.device.preparing import task_of
     from cmpk.device.ring import Ring
-    from cmpk.device.tasks import batches, task_of
+    from cmpk.device.tasks import batches
 
     outs = [torch.zeros(out_nbytes(job), dtype=torch.uint8, device=device) for job in jobs]
     errors = torch.zeros(1, dtype=torch.int32, device=device)
-    ring = Ring(device, **(ring_size or SMALL))
+    small = Ring(device, **{**SMALL, **ring})
     try:
         tasks = [
             task_of("a", job, out.data_ptr(), errors.data_ptr(), 1)
             for job, out in zip(jobs, outs, strict=True)
         ]
-        ring.run(batches(iter(tasks), ring.slot_nbytes, ring.scratch_nbytes))
+        small.run(batches(iter(tasks), small.slot_nbytes, small.scratch_nbytes))
     except CorruptStreamError:
         return CorruptStreamError
     return CorruptStreamError if int(errors) else [out.cpu().numpy().tobytes() for out in outs]

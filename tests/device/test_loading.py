@@ -27,7 +27,10 @@ FOUND_BY_LOADING = [
 @pytest.fixture(autouse=True)
 def place(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The device, whose kernels are used even where it is the CPU under the interpreter."""
+    from cmpk.device import loader
+
     monkeypatch.setattr(load, "kernels_of", lambda _: "triton")
+    monkeypatch.setattr(loader, "SMALL_NBYTES", 0)
     return device
 
 
@@ -81,6 +84,22 @@ def test_a_model_comes_back_with_its_ties_and_copies(place: torch.device) -> Non
     assert found["tied 1"] is found["tied 2"]
     assert found["copy"].data_ptr() != found["tied 1"].data_ptr()
     assert {value.device.type for value in found.values()} == {place.type}
+
+
+def test_small_tensors_are_decoded_on_the_cpu_and_loaded_in_one_launch(
+    place: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cmpk.device import loader, ring
+
+    batches = []
+    launch = ring.launch
+    monkeypatch.setattr(ring, "launch", lambda batch, shape: (batches.append(batch), launch(batch, shape)))
+    monkeypatch.setattr(loader, "SMALL_NBYTES", 1 << 16)
+    torch.manual_seed(0)
+    given = {f"{number}": (torch.randn(90, 80) * 0.02).bfloat16() for number in range(9)}
+    found = loaded(cmpk.torch.save(given), place)
+    assert all(same(found[name], value) for name, value in given.items())
+    assert [(batch.n_sources, len(batch.steps)) for batch in batches] == [(0, 1)]
 
 
 def test_damage_names_the_tensor(place: torch.device, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from tests.device.running import on_device, on_reference
 from tests.kernels.samples import CHUNK_LOG2, elements, sources_of, splits
 
 # Triton's interpreter takes seconds for a thousand symbols in a row, so that most samples are small.
-FEW = settings(max_examples=25)
-SIZES = st.sampled_from([0, 1, 7, 8, 9, 63, 130, 255]) | st.integers(1, 300)
+FEW = settings(max_examples=15)
+SIZES = st.sampled_from([0, 1, 7, 8, 9, 63, 130]) | st.integers(1, 130)
 
 
 @st.composite
@@ -64,7 +64,7 @@ def bf16_job(n: int, seed: int = 0) -> FloatJob:
 
 
 @FEW
-@given(batch=st.lists(jobs(), min_size=1, max_size=3))
+@given(batch=st.lists(jobs(), min_size=1, max_size=2))
 def test_sound_jobs_give_the_same_elements(device: torch.device, batch: list[FloatJob]) -> None:
     expected = on_reference(batch)
     assert isinstance(expected, list)
@@ -74,7 +74,7 @@ def test_sound_jobs_give_the_same_elements(device: torch.device, batch: list[Flo
 @FEW
 @given(sample=st.data())
 def test_damaged_jobs_are_judged_the_same(device: torch.device, sample: st.DataObject) -> None:
-    job = sample.draw(jobs(st.integers(1, 200)))
+    job = sample.draw(jobs(st.integers(1, 100)))
     victim = sample.draw(st.integers(0, len(job.sources) - 1))
     sources = list(job.sources)
     stream = sample.draw(damaged(np.asarray(sources[victim].stream).tobytes()))
@@ -83,7 +83,7 @@ def test_damaged_jobs_are_judged_the_same(device: torch.device, sample: st.DataO
     assert on_device([job], device) == on_reference([job])
 
 
-@pytest.mark.parametrize("n", [1023, 1024, 1025, 4096, 4097, 9000])
+@pytest.mark.parametrize("n", [1024, 4097])
 def test_runs_end_at_sync_points_and_at_the_ends_of_chunks(device: torch.device, n: int) -> None:
     job = bf16_job(n)
     assert on_device([job], device) == on_reference([job])
@@ -113,14 +113,18 @@ def test_streams_of_one_of_few_and_of_all_symbols(device: torch.device, symbols:
 
 
 def test_codes_of_twelve_bits_take_the_second_look_up(device: torch.device) -> None:
+    from cmpk.device.batch import GPU, INTERPRETER
+
+    shape = INTERPRETER._replace(window_nbits=GPU.window_nbits)
     counts = np.zeros(256, np.uint64)
     counts[:14] = 2 ** np.arange(14)
-    plane = np.random.default_rng(0).permutation(np.repeat(np.arange(14), 60)).astype(np.uint8)
+    plane = np.random.default_rng(0).permutation(np.repeat(np.arange(14), 20)).astype(np.uint8)
     lengths = reference.code_lengths(counts, 12)
     assert int(lengths.max()) == 12
     source = Source("huffman", reference.huffman_encode(plane, lengths, CHUNK_LOG2))
     job = FloatJob(b"", "BF16", plane.size, 0, plane.size, 0, 0, [source, Source("raw", plane)])
-    assert on_device([job], device) == on_reference([job])
+    assert GPU.window_nbits < 12
+    assert on_device([job], device, shape=shape) == on_reference([job])
 
 
 @pytest.mark.parametrize("width", range(1, 8))
@@ -195,7 +199,7 @@ def test_exceptions_out_of_order_or_range_are_refused(
     assert on_device([job], device) == on_reference([job])
 
 
-@pytest.mark.parametrize("slot_nbytes", [20_000, 50_000, 90_000])
+@pytest.mark.parametrize("slot_nbytes", [20_000, 50_000])
 def test_a_tensor_larger_than_a_slot_is_cut(device: torch.device, slot_nbytes: int) -> None:
     """The smallest slot does not even hold a chunk, which is then decoded on the CPU."""
     data = elements("F32", 5000, 3, 0.0)

@@ -18,7 +18,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cmpk.device.batch import GPU
+from cmpk.device.codes import CodeKind, LookupKind
+from cmpk.device.floats import MergeKind
 from cmpk.device.tasks import Kind
+from cmpk.kernels.triton.codes import dequantize, look_up
 from cmpk.kernels.triton.huffman import build_tables, decode_intervals
 from cmpk.kernels.triton.merge import merge
 
@@ -29,16 +32,30 @@ RECORDED: Final = Path(__file__).with_name("resources.toml")
 TARGETS: Final = (80, 90, 100)
 """Compute capabilities: Ampere, Hopper, Blackwell."""
 
-MERGES: Final = {
-    "bytes": Kind(0, 4, 3, 4, 3, 0, 0),
-    "bf16": Kind(1, 8, 7, 8, 7, 0, 0),
-    "bf16, packed, by rows": Kind(1, 8, 7, 8, 7, 0b10, 1),
-    "f16": Kind(1, 5, 10, 5, 10, 0, 0),
-    "f32": Kind(3, 8, 23, 8, 23, 0, 0),
-    "f32 from f16": Kind(1, 5, 10, 8, 23, 0, 0),
-    "f64": Kind(7, 11, 52, 11, 52, 0, 0),
+MERGES: Final[dict[str, Kind]] = {
+    "bytes": MergeKind(0, 4, 3, 4, 3, 0, 0),
+    "bf16": MergeKind(1, 8, 7, 8, 7, 0, 0),
+    "bf16, packed, by rows": MergeKind(1, 8, 7, 8, 7, 0b10, 1),
+    "f16": MergeKind(1, 5, 10, 5, 10, 0, 0),
+    "f32": MergeKind(3, 8, 23, 8, 23, 0, 0),
+    "f32 from f16": MergeKind(1, 5, 10, 8, 23, 0, 0),
+    "f64": MergeKind(7, 11, 52, 11, 52, 0, 0),
 }
 """Kinds that stand for all."""
+
+DEQUANTIZATIONS: Final[dict[str, Kind]] = {
+    "bf16": CodeKind(8, 7, 0x7F80, 0, 0, 0, 0, 0),
+    "bf16, zero points, packed, by rows": CodeKind(8, 7, 0x7F80, 0, 1, 0, 1, 1),
+    "f16 from numbers": CodeKind(5, 10, 0x7C00, 0, 0, 1, 0, 0),
+    "f32": CodeKind(8, 23, 0x7F800000, 0, 0, 0, 0, 0),
+    "f64 from numbers": CodeKind(11, 52, 0, 0, 0, 1, 0, 0),
+    "f8 e4m3 fnuz": CodeKind(4, 3, 0x7F, 1, 0, 0, 0, 0),
+}
+
+LOOKUPS: Final[dict[str, Kind]] = {
+    "2 bytes": LookupKind(2, 0, 0),
+    "8 bytes, packed, by rows": LookupKind(8, 1, 1),
+}
 
 _TOOLS: Final = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -57,8 +74,10 @@ def measure(targets: tuple[int, ...] = TARGETS) -> Table:
         "build_tables": _compiled(build_tables, (GPU.window_nbits,), 8, targets),
         "decode_intervals": _compiled(decode_intervals, (GPU.lanes, GPU.window_nbits), GPU.warps, targets),
     }
-    for name, kind in MERGES.items():
-        table[f"merge {name}"] = _compiled(merge, (*kind, GPU.n_blocks), 4, targets)
+    for kernel, kinds in ((merge, MERGES), (dequantize, DEQUANTIZATIONS), (look_up, LOOKUPS)):
+        for name, kind in kinds.items():
+            constants = (*kind, GPU.n_blocks)
+            table[f"{kernel.__name__} {name}"] = _compiled(kernel, constants, 4, targets)
     return table
 
 

@@ -13,55 +13,36 @@ from typing import Final
 import triton
 import triton.language as tl
 
+from cmpk.kernels.triton.elements import (
+    BLOCK,
+    HEAD_FIELDS,
+    PLANE_FIELDS,
+    load_plane,
+    report,
+    store_elements,
+    with_exceptions,
+)
 from cmpk.kernels.triton.errors import REST_HAS_TOO_MANY_BITS, UPPER_BITS_ARE_TOO_MANY
 
-__all__ = ["BLOCK", "ITEM_FIELDS", "MAX_PLANES", "PLANE_FIELDS", "merge"]
-
-BLOCK: Final = 1024
-"""Elements that are handled together; as many as a block of the codec bitpack."""
+__all__ = ["ITEM_FIELDS", "MAX_PLANES", "merge"]
 
 MAX_PLANES: Final = 8
 
-PLANE_FIELDS: Final = ("address", "width", "n_symbols")
-"""What the kernel is told of a plane: where it is, 8 or the width of packed symbols, and how many symbols
-there are from its start to the end of its stream. A plane of bytes is aligned to 16 and can be read up to a
-multiple of `BLOCK`."""
-
 ITEM_FIELDS: Final = (
-    "out",
-    "n_elements",
+    *HEAD_FIELDS,
     "base",
     "lower_nbits",
     "upper_nbits",
-    "error",
-    "rows",
-    "row_elements",
-    "skipped",
-    "exception_index",
-    "exception_high",
     *(f"{field}{plane}" for plane in range(MAX_PLANES) for field in PLANE_FIELDS),
 )
-"""What the kernel is told of a range of a tensor, an int64 each.
-
-``out`` is the address of the range, aligned to 16, or with ``rows`` of the whole tensor; ``error`` that of an
-int32 to set bits in; ``rows``, uint32 each, where the rows of the range go; ``skipped``, how many elements of
-the first of these rows stand before the range. ``exception_index``, int32, counts from the range's start;
-``exception_high`` is uint16. All but addresses and ``n_symbols`` fit 31 bits.
-"""
+"""What the kernel is told of a range of a tensor, an int64 each; an exception's value are its upper bits."""
 
 _N_ITEM_FIELDS = tl.constexpr(len(ITEM_FIELDS))
-_OUT = tl.constexpr(0)
 _N_ELEMENTS = tl.constexpr(1)
-_BASE = tl.constexpr(2)
-_LOWER_NBITS = tl.constexpr(3)
-_UPPER_NBITS = tl.constexpr(4)
-_ERROR = tl.constexpr(5)
-_ROWS = tl.constexpr(6)
-_ROW_ELEMENTS = tl.constexpr(7)
-_SKIPPED = tl.constexpr(8)
-_EXCEPTION_INDEX = tl.constexpr(9)
-_EXCEPTION_HIGH = tl.constexpr(10)
-_PLANES = tl.constexpr(11)
+_BASE = tl.constexpr(len(HEAD_FIELDS))
+_LOWER_NBITS = tl.constexpr(len(HEAD_FIELDS) + 1)
+_UPPER_NBITS = tl.constexpr(len(HEAD_FIELDS) + 2)
+_PLANES = tl.constexpr(len(HEAD_FIELDS) + 3)
 _N_PLANE_FIELDS = tl.constexpr(len(PLANE_FIELDS))
 
 _BLOCK = tl.constexpr(BLOCK)
@@ -82,12 +63,11 @@ def merge(
     BY_ROWS: tl.constexpr,
     N_BLOCKS: tl.constexpr,
 ):
-    """Put ``N_BLOCKS`` blocks together; ``programs`` tells which: four int32 for each program.
+    """Put ``N_BLOCKS`` blocks together; ``programs`` tells which.
 
-    They are the number of the item, the first block within it, and the first and last + 1 of the item's
-    exceptions that are in these blocks. ``N_REST`` 0 copies bytes; the next four constants are then those
-    of a type of one byte. Bit j of ``PACKED`` tells that plane j is packed: as constants such choices let
-    the loads of all planes be under way at once.
+    ``N_REST`` 0 copies bytes; the next four constants are then those of a type of one byte. Bit j of
+    ``PACKED`` tells that plane j is packed: as constants such choices let the loads of all planes be under
+    way at once.
     """
     # An address below 2**31, as a heap on the host may have, is passed as an int32.
     program = programs.to(tl.int64).to(tl.pointer_type(tl.int32)) + tl.program_id(0) * 4
@@ -101,17 +81,16 @@ def merge(
         element = _widened(element, EXPONENT, MANTISSA, OUT_EXPONENT, OUT_MANTISSA)
         flags = flags | block_flags
         if OUT_EXPONENT + OUT_MANTISSA == 7:
-            _store(item, element.to(tl.uint8), block, n, BY_ROWS, tl.uint8)
+            store_elements(item, element.to(tl.uint8), block, n, BY_ROWS, tl.uint8)
         elif OUT_EXPONENT + OUT_MANTISSA == 15:
-            _store(item, element.to(tl.uint16), block, n, BY_ROWS, tl.uint16)
+            store_elements(item, element.to(tl.uint16), block, n, BY_ROWS, tl.uint16)
         elif OUT_EXPONENT + OUT_MANTISSA == 31:
-            _store(item, element.to(tl.uint32), block, n, BY_ROWS, tl.uint32)
+            store_elements(item, element.to(tl.uint32), block, n, BY_ROWS, tl.uint32)
         else:
-            _store(item, element.to(tl.uint64), block, n, BY_ROWS, tl.uint64)
+            store_elements(item, element.to(tl.uint64), block, n, BY_ROWS, tl.uint64)
         block += 1
     if N_REST > 0:
-        flag = tl.max(flags, axis=0)
-        tl.atomic_or(tl.load(item + _ERROR).to(tl.pointer_type(tl.int32)), flag, mask=flag != 0)
+        report(item, flags)
 
 
 @triton.jit
@@ -130,20 +109,16 @@ def _elements(
     word: tl.constexpr = tl.uint64 if is_wide else tl.uint32
     i = block * _BLOCK + tl.arange(0, _BLOCK)
     flags = tl.zeros([_BLOCK], tl.int32)
-    high = _plane(item, 0, block, PACKED & 1)
+    planes = item + _PLANES
+    high = load_plane(planes, block, PACKED & 1)
     element = high.to(word)
     if N_REST > 0:
         upper = high + tl.load(item + _BASE).to(tl.int32)
-        at = tl.load(program + 2)
-        last = tl.load(program + 3)
-        while at < last:
-            index = tl.load(tl.load(item + _EXCEPTION_INDEX).to(tl.pointer_type(tl.int32)) + at)
-            given = tl.load(tl.load(item + _EXCEPTION_HIGH).to(tl.pointer_type(tl.uint16)) + at)
-            upper = tl.where(i == index, given.to(tl.int32), upper)
-            at += 1
+        upper = with_exceptions(item, program, i, upper)
         rest = tl.zeros([_BLOCK], word)
         for plane in tl.static_range(N_REST):
-            rest = rest | _plane(item, plane + 1, block, PACKED >> (plane + 1) & 1).to(word) << (8 * plane)
+            symbols = load_plane(planes + (plane + 1) * _N_PLANE_FIELDS, block, PACKED >> (plane + 1) & 1)
+            rest = rest | symbols.to(word) << (8 * plane)
         lower_nbits = tl.load(item + _LOWER_NBITS).to(word)
         sign = rest >> lower_nbits
         is_inside = i < n
@@ -153,41 +128,6 @@ def _elements(
         lower = rest ^ sign << lower_nbits
         element = sign << (EXPONENT + MANTISSA) | upper.to(word) << lower_nbits | lower
     return element, flags
-
-
-@triton.jit
-def _plane(item, NUMBER: tl.constexpr, block, IS_PACKED: tl.constexpr):
-    """The symbols of a plane in one block, as int32; undefined behind the last element."""
-    plane = item + _PLANES + NUMBER * _N_PLANE_FIELDS
-    octets = tl.load(plane).to(tl.pointer_type(tl.uint8))
-    k = tl.arange(0, _BLOCK)
-    start = block.to(tl.int64) * _BLOCK
-    if IS_PACKED:
-        width = tl.load(plane + 1).to(tl.int32)
-        # Bytes of a plane of single bits; the symbols of the last block are extended to a multiple of eight.
-        nbytes = ((tl.minimum(tl.load(plane + 2) - start, _BLOCK) + 7) // 8).to(tl.int32)
-        octets += start // 8 * width
-        is_inside = k < nbytes * 8
-        fours = _field(octets, nbytes, k, is_inside & (width & 4 != 0), 4)
-        octets += (width & 4) * nbytes
-        twos = _field(octets, nbytes, k, is_inside & (width & 2 != 0), 2)
-        octets += (width & 2) * nbytes
-        ones = _field(octets, nbytes, k, is_inside & (width & 1 != 0), 1)
-        symbols = fours << (width & 3) | twos << (width & 1) | ones
-    else:
-        octets = tl.multiple_of(octets + start, 16)
-        symbols = tl.load(octets + k).to(tl.int32)
-    return symbols
-
-
-@triton.jit
-def _field(octets, nbytes, k, is_there, NBITS: tl.constexpr):
-    """The field of ``NBITS`` bits of symbols ``k`` of a block; 0 where it is not there."""
-    size = nbytes * NBITS
-    # No division by a variable where a block is whole.
-    part = k // (_BLOCK // 8 * NBITS) if nbytes == _BLOCK // 8 else k // size
-    octet = tl.load(octets + (k - part * size), mask=is_there, other=0).to(tl.int32)
-    return octet >> part * NBITS & ((1 << NBITS) - 1)
 
 
 @triton.jit
@@ -221,24 +161,3 @@ def _widened(
         magnitude = tl.where(exponent == 0, tl.where(mantissa == 0, mantissa, scaled), magnitude)
         element = sign << (OUT_EXPONENT + OUT_MANTISSA) | magnitude
     return element
-
-
-@triton.jit
-def _store(item, elements, block, n, BY_ROWS: tl.constexpr, WORD: tl.constexpr):
-    """Store the elements of a block in place, or by rows."""
-    i = block * _BLOCK + tl.arange(0, _BLOCK)
-    out = tl.load(item + _OUT).to(tl.pointer_type(WORD))
-    if BY_ROWS:
-        row_elements = tl.load(item + _ROW_ELEMENTS).to(tl.int32)
-        at = i + tl.load(item + _SKIPPED).to(tl.int32)
-        number = at // row_elements
-        rows = tl.load(item + _ROWS).to(tl.pointer_type(tl.uint32))
-        row = tl.load(rows + number, mask=i < n, other=0)
-        column = at - number * row_elements
-        tl.store(out + row.to(tl.int64) * row_elements + column, elements, mask=i < n)
-    else:
-        out = tl.multiple_of(out, 16)
-        if (block + 1) * _BLOCK <= n:  # without a mask, so that many bytes go out at a time
-            tl.store(out + i, elements)
-        else:
-            tl.store(out + i, elements, mask=i < n)
