@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -12,7 +12,7 @@ from cmpk.dtypes import TensorSpec, to_torch
 from cmpk.errors import CmpkError, DeviceError
 from cmpk.indexing import Index, row_range
 
-__all__ = ["checked_device", "load_tensor", "load_tensors", "to_device"]
+__all__ = ["checked_device", "load_parts", "load_tensor", "load_tensors", "to_device"]
 
 
 def load_tensors(
@@ -62,30 +62,62 @@ def load_tensors(
 def load_tensor(
     archive: Archive, name: str, index: tuple[Index, ...], device: str | torch.device, threads: int
 ) -> torch.Tensor:
-    """Part of a tensor on a device; decodes only the rows that the index touches.
+    """Part of a tensor on a device; see `load_parts`."""
+    return load_parts(archive, {name: index}, device, threads)[name]
+
+
+def load_parts(
+    archive: Archive,
+    indices: Mapping[str, tuple[Index, ...]],
+    device: str | torch.device,
+    threads: int,
+) -> dict[str, torch.Tensor]:
+    """Parts of tensors on a device; decodes only the rows that the indices touch.
 
     Parameters
     ----------
     archive : Archive
-    name : str
-    index : tuple of int, slice and ``...``
-        As for indexing a torch tensor.
+    indices : mapping of str to tuple of int, slice and ``...``
+        For each tensor, as for indexing a torch tensor.
     device : str or torch.device
     threads : int
+
+    Raises
+    ------
+    CmpkError
+        As from `load_tensors`; SourceError also for an index that does not fit.
     """
     target = checked_device(device)
-    spec = archive.spec(name)
-    first, last, index = row_range(spec.shape, index)
+    rows = {name: row_range(archive.spec(name).shape, index) for name, index in indices.items()}
+    ranges = {name: _elements(archive.spec(name), first, last) for name, (first, last, _) in rows.items()}
+    decoded: dict[str, torch.Tensor] = {}
+    if kernels_of(target) is not None:
+        from cmpk.device.loader import decode_rows
+
+        there = {name: (start, stop) for name, (start, stop) in ranges.items() if start < stop}
+        with device_errors(target):
+            decoded = decode_rows(archive, there, target, threads)
+    found = {}
+    for name, (first, last, index) in rows.items():
+        spec = archive.spec(name)
+        data = decoded.pop(name, None)
+        if data is None:
+            data = torch.from_numpy(archive.read_range(name, *ranges[name], threads))
+        shape = (last - first, *spec.shape[1:]) if spec.shape else ()
+        if len(data):
+            whole = data.view(to_torch(spec.dtype)).view(shape)
+        else:  # an empty array has no strides that torch could view as another type
+            whole = _empty(name, TensorSpec(spec.dtype, shape), torch.device("cpu"))
+        # A clone where indexing leaves a part, so that the rest is not kept alive by it.
+        part = whole[index]
+        found[name] = to_device(part.clone() if part.numel() < whole.numel() else part, target)
+    return found
+
+
+def _elements(spec: TensorSpec, first: int, last: int) -> tuple[int, int]:
+    """The elements of rows ``first .. last - 1``."""
     row_elements = spec.numel // spec.shape[0] if spec.shape and spec.shape[0] else spec.numel
-    data = archive.read_range(name, first * row_elements, last * row_elements, threads)
-    shape = (last - first, *spec.shape[1:]) if spec.shape else ()
-    if len(data):
-        rows = torch.from_numpy(data).view(to_torch(spec.dtype)).view(shape)
-    else:  # an empty array has no strides that torch could view as another type
-        rows = _empty(name, TensorSpec(spec.dtype, shape), torch.device("cpu"))
-    # A clone where indexing leaves a part, so that the rest is not kept alive by it.
-    part = rows[index]
-    return to_device(part.clone() if part.numel() < rows.numel() else part, target)
+    return first * row_elements, last * row_elements
 
 
 def checked_device(device: str | torch.device) -> torch.device:

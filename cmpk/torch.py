@@ -19,11 +19,22 @@ from cmpk.dtypes import to_torch
 from cmpk.errors import SourceError
 from cmpk.indexing import default_threads
 from cmpk.load import load_tensor, load_tensors
+from cmpk.shards import load_sharded
 
 if TYPE_CHECKING:
     from cmpk.recipe import Recipe
 
-__all__ = ["TensorSlice", "load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model"]
+__all__ = [
+    "TensorSlice",
+    "load",
+    "load_file",
+    "load_model",
+    "load_sharded",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+]
 
 PathLike = str | os.PathLike[str]
 
