@@ -28,9 +28,11 @@ from cmpk.archive import Archive
 from cmpk.config import config
 from cmpk.device.arena import Arena
 from cmpk.device.batch import GPU, Batch, Shape, fill
-from cmpk.device.launch import launch, launch_decode, launch_merge, launch_tables
+from cmpk.device.launch import launch, launch_decode, launch_step, launch_tables
+from cmpk.device.preparing import task_of
 from cmpk.device.ring import copy_to_host_half
-from cmpk.device.tasks import Range, task_of
+from cmpk.device.tasks import Range
+from tools.gpu.peers import nvcomp_rates
 
 __all__ = ["copy_rate", "kernels", "loads", "weights"]
 
@@ -105,10 +107,11 @@ def kernels(path: Path, shape: Shape = GPU) -> Figures:
         for name, out in outs.items():
             if out.cpu().numpy().tobytes() != archive.read(name, 8).tobytes():
                 raise click.ClickException(f"{path}: {name!r} is not what the CPU decodes")
+        peer = nvcomp_rates(cmpk.torch.load_file(path, device="cuda"), _milliseconds)
     times = {
         "tables": _milliseconds(lambda: launch_tables(batch, shape)),
         "decode": _milliseconds(lambda: launch_decode(batch, shape)),
-        "merge": sum(_milliseconds(partial(launch_merge, step, shape)) for step in batch.merges),
+        "merge": sum(_milliseconds(partial(launch_step, step, shape)) for step in batch.steps),
     }
     rates = {f"{name}, GB/s": _rate(nbytes, time) for name, time in times.items() if name != "tables"}
     return {
@@ -117,6 +120,7 @@ def kernels(path: Path, shape: Shape = GPU) -> Figures:
         **{f"{name}, us": round(1000 * time, 1) for name, time in times.items()},
         **rates,
         "all kernels, GB/s": _rate(nbytes, sum(times.values())),
+        **peer,
     }
 
 
@@ -160,14 +164,14 @@ def _batch(archive: Archive, shape: Shape) -> tuple[Batch, dict[str, torch.Tenso
         for name, out in outs.items()
         for job in archive.jobs(name, 8)
     ]
-    staged = sum(task.staged_nbytes(0, task.n) for task in tasks)
+    staged = sum(task.staged_nbytes(0, task.where.stop) for task in tasks)
     host = torch.empty(staged, dtype=torch.uint8, pin_memory=True)
     device = torch.empty(staged, dtype=torch.uint8, device="cuda")
     scratch = torch.empty(
-        sum(task.scratch_nbytes(0, task.n) for task in tasks), dtype=torch.uint8, device="cuda"
+        sum(task.scratch_nbytes(0, task.where.stop) for task in tasks), dtype=torch.uint8, device="cuda"
     )
     arena = Arena(device.data_ptr(), staged, host.numpy())
-    ranges = [Range(task, 0, task.n) for task in tasks]
+    ranges = [Range(task, 0, task.where.stop) for task in tasks]
     batch = fill(ranges, arena, Arena(scratch.data_ptr(), scratch.numel()), shape)
     copy_to_host_half(arena)
     device.copy_(host)
