@@ -17,7 +17,7 @@ __all__ = ["about", "device_errors", "kernels_of"]
 
 _KERNELS = "cmpk.kernels.triton"
 
-_ON_THE_CPU = "rans, zstd and plugins' codecs; bitmask, gap_index, product, and codebook of vectors or rows"
+_ON_THE_CPU = "zstd and plugins' codecs; bitmask, gap_index, product, and codebook of vectors or rows"
 """What no kernel of a device decodes; the planes or bytes that come of it go over the bus."""
 
 

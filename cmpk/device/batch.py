@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.device.arena import Arena
-from cmpk.device.planes import AnyPlane, HuffmanPlane, PlaneFields
+from cmpk.device.planes import AnyPlane, PlaneFields, RansPlane, StoredPlane
 from cmpk.device.tasks import Kind, Range, Task, octets_of
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels.reference.huffman_stream import SYNC_SYMBOLS
 
-__all__ = ["GPU", "INTERPRETER", "Batch", "Shape", "Step", "fill"]
+__all__ = ["GPU", "INTERPRETER", "Batch", "Shape", "Step", "Streams", "fill"]
 
 BLOCK = 1024
 """Elements that are made together (`cmpk.kernels.triton.elements`)."""
@@ -24,6 +24,9 @@ BLOCK = 1024
 _N_LANES: Final = -3
 _OUT: Final = -2
 """Of `cmpk.kernels.triton.huffman.SOURCE_FIELDS`."""
+
+_N_CHUNKS: Final = 4
+"""Of `cmpk.kernels.triton.rans.RANS_FIELDS`."""
 
 
 class Shape(NamedTuple):
@@ -40,18 +43,21 @@ class Shape(NamedTuple):
         that are longer than this take a second look-up.
     n_blocks : int
         Blocks of 1024 elements that one program makes.
+    chunks : int
+        Chunks of the codec rans that one program decodes.
     """
 
     lanes: int
     warps: int
     window_nbits: int
     n_blocks: int
+    chunks: int
 
 
-GPU: Final = Shape(lanes=32, warps=1, window_nbits=9, n_blocks=4)
+GPU: Final = Shape(lanes=32, warps=1, window_nbits=9, n_blocks=4, chunks=1)
 """One warp decodes its intervals alone, so that none waits for another warp's longest."""
 
-INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=12, n_blocks=4)
+INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=12, n_blocks=4, chunks=16)
 """Few steps of much: each costs the same, however wide. No second look-up: only a cache would want it."""
 
 
@@ -65,6 +71,18 @@ class Step:
     n_programs: int
 
 
+class Streams(NamedTuple):
+    """Two launches: addresses of the tables of streams and of programs, and how many there are of each."""
+
+    sources: int
+    n_sources: int
+    programs: int
+    n_programs: int
+
+
+NO_STREAMS: Final = Streams(0, 0, 0, 0)
+
+
 @dataclass
 class Batch:
     """What to launch once the slot's first ``nbytes`` are on the device.
@@ -72,19 +90,14 @@ class Batch:
     Attributes
     ----------
     nbytes : int
-    sources : int
-        Address of the table of Huffman streams.
-    n_sources : int
-    programs, n_programs : int
-        The programs that decode them.
+    huffman, rans : Streams
+        What is decoded first.
     steps : list of Step
     """
 
     nbytes: int = 0
-    sources: int = 0
-    n_sources: int = 0
-    programs: int = 0
-    n_programs: int = 0
+    huffman: Streams = NO_STREAMS
+    rans: Streams = NO_STREAMS
     steps: list[Step] = field(default_factory=list)
 
 
@@ -107,7 +120,7 @@ def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) ->
     CorruptStreamError
         If a rule is broken that takes no decoding to see.
     """
-    decoding = _Decoding(shape.lanes)
+    decoding = _Decoding(shape)
     items: dict[Kind, list[list[int]]] = {}
     within: dict[Kind, list[_Within]] = {}
     for task, start, stop in ranges:
@@ -137,31 +150,46 @@ def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) ->
 class _Decoding:
     """The streams of a batch that are decoded before elements are made of them."""
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
-        self._sources: list[list[int]] = []
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._huffman: list[list[int]] = []
         self._first_lanes: list[int] = []
+        self._rans: list[list[int]] = []
 
     def fields_of(
         self, plane: AnyPlane, start: int, stop: int, task: Task, arena: Arena, scratch: Arena
     ) -> PlaneFields:
         """Stage a plane."""
-        if not isinstance(plane, HuffmanPlane):
+        if isinstance(plane, StoredPlane):
             return plane.stage(start, stop, arena)
         source, first = plane.stage(start, stop, arena, scratch, task.where.error)
-        self._sources.append(source)
+        if isinstance(plane, RansPlane):
+            self._rans.append(source)
+            return PlaneFields(first, 8, 0)
+        self._huffman.append(source)
         self._first_lanes.append(first)
         return PlaneFields(source[_OUT] + first * SYNC_SYMBOLS, 8, 0)
 
     def put(self, batch: Batch, arena: Arena) -> None:
         """Lay out what kernels are told of the streams."""
-        if self._sources:
-            sources = np.array(self._sources, np.int64)
+        if self._huffman:
+            sources = np.array(self._huffman, np.int64)
             first = np.array(self._first_lanes)
-            number, nth = _numbered(-(-(sources[:, _N_LANES] - first) // self._lanes))
-            programs = np.stack([number, first[number] + nth * self._lanes], 1).astype(np.int32)
-            batch.sources, batch.n_sources = arena.put(octets_of(sources)), len(sources)
-            batch.programs, batch.n_programs = arena.put(octets_of(programs)), len(programs)
+            batch.huffman = _streams(sources, first, sources[:, _N_LANES], self._shape.lanes, arena)
+        if self._rans:
+            sources = np.array(self._rans, np.int64)
+            batch.rans = _streams(
+                sources, 0 * sources[:, 0], sources[:, _N_CHUNKS], self._shape.chunks, arena
+            )
+
+
+def _streams(
+    sources: NDArray[np.int64], first: NDArray[np.int64], stop: NDArray[np.int64], n: int, arena: Arena
+) -> Streams:
+    """Streams of which units ``first .. stop - 1`` are decoded, ``n`` by each program."""
+    number, nth = _numbered(-(-(stop - first) // n))
+    programs = np.stack([number, first[number] + nth * n], 1).astype(np.int32)
+    return Streams(arena.put(octets_of(sources)), len(sources), arena.put(octets_of(programs)), len(programs))
 
 
 class _Within(NamedTuple):

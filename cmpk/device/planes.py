@@ -10,14 +10,19 @@ from cmpk import kernels
 from cmpk.device.arena import ALIGNMENT, Arena
 from cmpk.errors import CorruptStreamError
 from cmpk.kernels.interface import U8, Source
+from cmpk.kernels.reference import rans
 from cmpk.kernels.reference.bitpack import BLOCK_SYMBOLS
 from cmpk.kernels.reference.buffers import bytes_of
 from cmpk.kernels.reference.huffman_stream import SYNC_SYMBOLS, HuffmanStream, parse_stream
+from cmpk.kernels.reference.rans import RansStream
 
-__all__ = ["AnyPlane", "HuffmanPlane", "Plane", "PlaneFields", "StoredPlane", "plane_of"]
+__all__ = ["AnyPlane", "HuffmanPlane", "Plane", "PlaneFields", "RansPlane", "StoredPlane", "plane_of"]
 
 TABLES_NBYTES: Final = 4096 * 4 + 4096 * 2
 """Look-up tables of a Huffman stream (`cmpk.kernels.triton.huffman`)."""
+
+SLOTS_NBYTES: Final = 4096 * 4
+"""The table of a rans stream (`cmpk.kernels.triton.rans`)."""
 
 _WHOLE_BYTES: Final = 8
 _PADDING: Final = 24
@@ -168,13 +173,74 @@ class HuffmanPlane:
         return start >> self.stream.chunk_log2, ((stop - 1) >> self.stream.chunk_log2) + 1
 
 
-AnyPlane: TypeAlias = StoredPlane | HuffmanPlane
+class RansPlane:
+    """A plane that is decoded to bytes first, by whole chunks."""
+
+    is_packed = False
+
+    def __init__(self, stream: RansStream) -> None:
+        self.stream = stream
+        self.align = 1 << stream.chunk_log2
+
+    def staged_nbytes(self, start: int, stop: int) -> int:
+        """See `Plane`."""
+        first, last = self._chunks(start, stop)
+        coded = int(self.stream.offsets[last] - self.stream.offsets[first])
+        return coded + 512 + 16 * (last - first) + 3 * ALIGNMENT
+
+    def scratch_nbytes(self, start: int, stop: int) -> int:
+        """See `Plane`."""
+        return SLOTS_NBYTES + self._n_decoded(start, stop) + 2 * ALIGNMENT
+
+    def stage(self, start: int, stop: int, arena: Arena, scratch: Arena, error: int) -> tuple[list[int], int]:
+        """Copy the chunks that the range needs.
+
+        Returns
+        -------
+        list of int
+            In the order of `cmpk.kernels.triton.rans.RANS_FIELDS`.
+        int
+            The address of the range's first symbol.
+        """
+        stream = self.stream
+        first, last = self._chunks(start, stop)
+        offsets = stream.offsets[first : last + 1]
+        chunks = np.stack([offsets[:-1] - offsets[0], np.diff(offsets)], 1)
+        starts = (np.cumsum(stream.frequencies) - stream.frequencies).astype(np.uint16)
+        out = scratch.take(self._n_decoded(start, stop))[1]
+        return [
+            arena.put(starts.view(np.uint8)),
+            scratch.take(SLOTS_NBYTES)[1],
+            arena.put(stream.octets[offsets[0] : offsets[-1]]),
+            arena.put(chunks.astype(np.int64).reshape(-1).view(np.uint8)),
+            last - first,
+            stream.chunk_log2,
+            stream.n - (first << stream.chunk_log2),
+            out,
+            error,
+        ], out + start - (first << stream.chunk_log2)
+
+    def decoded(self) -> StoredPlane:
+        """See `Plane`."""
+        out = np.empty(self.stream.n, np.uint8)
+        kernels.active().rans_decode(self.stream.octets, self.stream.n, 0, out)
+        return StoredPlane(out, _WHOLE_BYTES, self.stream.n)
+
+    def _chunks(self, start: int, stop: int) -> tuple[int, int]:
+        return start >> self.stream.chunk_log2, ((stop - 1) >> self.stream.chunk_log2) + 1
+
+    def _n_decoded(self, start: int, stop: int) -> int:
+        """Symbols of these chunks, and those that the last block can be read up to."""
+        first, last = self._chunks(start, stop)
+        n_symbols = min(last << self.stream.chunk_log2, self.stream.n) - (first << self.stream.chunk_log2)
+        return -(-n_symbols // BLOCK_SYMBOLS) * BLOCK_SYMBOLS
 
 
-def plane_of(source: Source, n: int, threads: int) -> AnyPlane:
+AnyPlane: TypeAlias = StoredPlane | HuffmanPlane | RansPlane
+
+
+def plane_of(source: Source, n: int) -> AnyPlane:
     """A source of ``n`` bytes, checked as far as its head goes.
-
-    A codec that no kernel decodes on a device is decoded here.
 
     Raises
     ------
@@ -192,6 +258,4 @@ def plane_of(source: Source, n: int, threads: int) -> AnyPlane:
         # Decoding nothing checks the head, and the padding of the last block.
         kernels.active().bitpack_decode(octets, n, 0, np.empty(0, np.uint8))
         return StoredPlane(octets[1:], int(octets[0]), n)
-    decoded = np.empty(n, np.uint8)
-    kernels.active().rans_decode(octets, n, 0, decoded, threads)
-    return StoredPlane(decoded, _WHOLE_BYTES, n)
+    return RansPlane(rans.parse_stream(octets, n))

@@ -50,17 +50,17 @@ def task_of(name: str, job: DeviceJob, out: int, error: int, threads: int) -> Ta
     rows = None if job.rows is None else np.asarray(job.rows, np.uint32)
     where = Where(name, job.start, job.start + job.count, out, error, rows, job.row_elements)
     if isinstance(job, FloatJob):
-        return _float_task(job, where, threads)
+        return _float_task(job, where)
     if isinstance(job, CodeJob):
-        return _code_task(job, where, threads)
+        return _code_task(job, where)
     if isinstance(job, LookupJob):
-        return _lookup_task(job, where, threads)
-    plane = plane_of(job.source, job.n, threads)
+        return _lookup_task(job, where)
+    plane = plane_of(job.source, job.n)
     return FloatTask(where, bytes_kind(plane, job.rows is not None), [plane], None, 0, 0, 8)
 
 
-def _float_task(job: FloatJob, where: Where, threads: int) -> FloatTask:
-    planes = [plane_of(source, job.n, threads) for source in job.sources]
+def _float_task(job: FloatJob, where: Where) -> FloatTask:
+    planes = [plane_of(source, job.n) for source in job.sources]
     upper_nbits = upper_nbits_of(job)
     return FloatTask(
         where,
@@ -73,15 +73,15 @@ def _float_task(job: FloatJob, where: Where, threads: int) -> FloatTask:
     )
 
 
-def _code_task(job: CodeJob, where: Where, threads: int) -> CodeTask:
+def _code_task(job: CodeJob, where: Where) -> CodeTask:
     scales = scales_of(job)
     exceptions = code_exceptions(job, scales)
-    plane = plane_of(job.codes, job.n, threads)
+    plane = plane_of(job.codes, job.n)
     return CodeTask(where, code_kind(job, scales, plane.is_packed), [plane], exceptions, scales)
 
 
-def _lookup_task(job: LookupJob, where: Where, threads: int) -> LookupTask:
-    plane = plane_of(job.codes, job.n, threads)
+def _lookup_task(job: LookupJob, where: Where) -> LookupTask:
+    plane = plane_of(job.codes, job.n)
     kind = LookupKind(job.element_nbytes, int(plane.is_packed), int(job.rows is not None))
     return LookupTask(where, kind, [plane], None, bytes_of(job.table), job.size, job.run)
 

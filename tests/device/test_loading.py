@@ -99,7 +99,7 @@ def test_small_tensors_are_decoded_on_the_cpu_and_loaded_in_one_launch(
     given = {f"{number}": (torch.randn(90, 80) * 0.02).bfloat16() for number in range(9)}
     found = loaded(cmpk.torch.save(given), place)
     assert all(same(found[name], value) for name, value in given.items())
-    assert [(batch.n_sources, len(batch.steps)) for batch in batches] == [(0, 1)]
+    assert [(batch.huffman.n_sources, len(batch.steps)) for batch in batches] == [(0, 1)]
 
 
 def test_damage_names_the_tensor(place: torch.device, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_rows_are_those_of_the_whole_tensor(
 
 @pytest.mark.parametrize(
     "vector",
-    ["affine-groups", "codebook-groups", "codebook-pairs", "row_groups", "nested-rows"],
+    ["affine-groups", "codebook-groups", "codebook-pairs", "row_groups", "nested-rows", "rans-chunks"],
 )
 def test_later_rows_of_vectors_are_those_of_the_cpu(place: torch.device, vector: str) -> None:
     from cmpk.device.loader import decode_rows
@@ -132,7 +132,7 @@ def test_only_the_intervals_of_the_rows_are_decoded(
         small = ring.Ring(place, 1 << 18, 1 << 18, one_lane)
         part = loader.decode_rows(found, {name: (8300, 8330)}, place, 1, small)[name]
         assert part.cpu().numpy().tobytes() == found.read_range(name, 8300, 8330).tobytes()
-    assert [batch.n_programs for batch in batches] == [1]
+    assert [batch.huffman.n_programs for batch in batches] == [1]
 
 
 def test_damage_in_a_slice_names_the_tensor(place: torch.device, model: bytes) -> None:

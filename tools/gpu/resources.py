@@ -24,6 +24,7 @@ from cmpk.device.tasks import Kind
 from cmpk.kernels.triton.codes import dequantize, look_up
 from cmpk.kernels.triton.huffman import build_tables, decode_intervals
 from cmpk.kernels.triton.merge import merge
+from cmpk.kernels.triton.rans import build_slots, decode_chunks
 
 __all__ = ["RECORDED", "TARGETS", "measure", "to_toml"]
 
@@ -74,6 +75,8 @@ def measure(targets: tuple[int, ...] = TARGETS) -> Table:
         "build_tables": _compiled(build_tables, (GPU.window_nbits,), 8, targets),
         "decode_intervals": _compiled(decode_intervals, (GPU.lanes, GPU.window_nbits), GPU.warps, targets),
     }
+    table["build_slots"] = _compiled(build_slots, (), 8, targets)
+    table["decode_chunks"] = _compiled(decode_chunks, (GPU.chunks,), 1, targets)
     for kernel, kinds in ((merge, MERGES), (dequantize, DEQUANTIZATIONS), (look_up, LOOKUPS)):
         for name, kind in kinds.items():
             constants = (*kind, GPU.n_blocks)

@@ -11,7 +11,7 @@ from cmpk.errors import CorruptStreamError
 from cmpk.kernels.interface import U8, Buffer
 from cmpk.kernels.reference.buffers import bytes_of, check_range, writable_bytes_of
 
-__all__ = ["rans_decode", "rans_encode"]
+__all__ = ["RansStream", "parse_stream", "rans_decode", "rans_encode"]
 
 FREQUENCY_NBITS = 12
 N_STATES = 32
@@ -23,8 +23,17 @@ _SLOTS = 1 << FREQUENCY_NBITS
 _HEAD_NBYTES = 4 * N_STATES
 
 
-class _Stream(NamedTuple):
-    """A parsed head; chunk ``i`` is ``octets[offsets[i] : offsets[i + 1]]``."""
+class RansStream(NamedTuple):
+    """A stream whose head is known to be sound; the chunks are not looked at yet.
+
+    Attributes
+    ----------
+    octets : uint8 array
+        The whole stream; chunk ``i`` is ``octets[offsets[i] : offsets[i + 1]]``.
+    n, chunk_log2 : int
+    frequencies : uint32 array, shape (256,)
+    offsets : int64 array, shape (c + 1,)
+    """
 
     octets: U8
     n: int
@@ -72,7 +81,7 @@ def rans_decode(stream: Buffer, n: int, start: int, out: U8, threads: int = 1) -
     """
     target = writable_bytes_of(out)
     check_range(n, start, target.size)
-    parsed = _parse(bytes_of(stream), n)
+    parsed = parse_stream(bytes_of(stream), n)
     stop = start + target.size
     chunk_size = 1 << parsed.chunk_log2
     for chunk in range(start >> parsed.chunk_log2, -(-stop // chunk_size) if target.size else 0):
@@ -98,7 +107,14 @@ def _head(frequencies: NDArray[np.uint16], chunk_log2: int) -> U8:
     )
 
 
-def _parse(octets: U8, n: int) -> _Stream:
+def parse_stream(octets: U8, n: int) -> RansStream:
+    """Read and check all that stands before the chunks, and that they fill the rest.
+
+    Raises
+    ------
+    CorruptStreamError
+        If a rule of sections 1 and 2 is broken, or a chunk has an impossible size.
+    """
     if n < 1 or octets.size < 4:
         raise _corrupt("the stream is empty")
     chunk_log2, first, last = octets[:3].tolist()
@@ -114,7 +130,7 @@ def _parse(octets: U8, n: int) -> _Stream:
         raise _corrupt("the chunks do not fill the stream")
     if (sizes < _HEAD_NBYTES).any() or (sizes % 2).any():
         raise _corrupt("a chunk has an impossible size")
-    return _Stream(octets, n, chunk_log2, frequencies, offsets)
+    return RansStream(octets, n, chunk_log2, frequencies, offsets)
 
 
 def _parse_frequencies(octets: U8, first: int, last: int) -> tuple[NDArray[np.uint32], int]:
@@ -162,7 +178,7 @@ def _encode_chunk(symbols: U8, frequencies: NDArray[np.uint64]) -> U8:
     return np.concatenate([states.astype("<u4").view(np.uint8), stored.view(np.uint8)])
 
 
-def _decode_chunk(parsed: _Stream, chunk: int) -> U8:
+def _decode_chunk(parsed: RansStream, chunk: int) -> U8:
     n_symbols = min(parsed.n - (chunk << parsed.chunk_log2), 1 << parsed.chunk_log2)
     octets = parsed.octets[parsed.offsets[chunk] : parsed.offsets[chunk + 1]]
     states = octets[:_HEAD_NBYTES].view("<u4").astype(np.uint64)
