@@ -91,7 +91,7 @@ def test_runs_end_at_sync_points_and_at_the_ends_of_chunks(device: torch.device)
 
 @pytest.mark.parametrize("at", ["first sync point", "last chunk", "bits of a chunk"])
 def test_a_lie_about_where_runs_begin_is_noticed(device: torch.device, at: str) -> None:
-    job = bf16_job(4200)
+    job = bf16_job(4600)
     stream = np.array(job.sources[0].stream)
     parsed = reference.huffman_stream.parse_stream(stream, job.n)
     place = {
