@@ -72,6 +72,22 @@ class TestSingleWeights:
         assert np.count_nonzero(first) == np.count_nonzero(other) == 1250
         assert first.tobytes() != other.tobytes() != seeded.tobytes()
 
+    def test_large_weights_are_drawn_more_often_and_none_for_sure(self) -> None:
+        weights = np.repeat(np.float32([1, 4]), 5000)
+        after = prune(weights, method="entropy", ratio=0.9)
+        small, large = (np.count_nonzero(half) for half in np.split(after, 2))
+        assert small + large == 1000
+        assert 2.5 < large / small < 5
+
+    def test_what_other_inputs_can_make_up_for_matters_least_to_the_surgeon(self) -> None:
+        # Inputs 0 and 1 are nearly the same; 2 stands alone, and is no larger.
+        moment = np.float32([[1, 0.99, 0], [0.99, 1, 0], [0, 0, 1]])
+        statistics = Calibrated(second_moment=moment)
+        after = prune([[0.5, 0.6, 0.4]], statistics, method="surgeon", ratio=0.67)
+        assert after.tolist() == [[0, 0, np.float32(0.4)]]
+        diagonal = Calibrated(second_moment=np.ones(3, np.float32))
+        assert PRUNE.apply("a", part_of([[1, 2, 3]]), {"method": "surgeon", "ratio": 0.5}, diagonal) is None
+
     def test_double_precision_is_not_rounded(self) -> None:
         numbers = np.float64([1 / 3, 1e-9, -2 / 3])
         found = PRUNE.apply("a", Part(TensorSpec("F64", (3,)), numbers.view(np.uint8)), {"threshold": 0.1})
