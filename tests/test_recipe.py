@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import cmpk.numpy
 from cmpk.archive import Archive
@@ -48,6 +49,36 @@ def test_a_file_is_read_by_its_path(tmp_path: Path) -> None:
     archive = Archive(cmpk.numpy.save(WEIGHTS, recipe=path))
     assert archive.manifest.recipe == "mine"
     assert archive.read("a").tobytes() == WEIGHTS["a"].tobytes()
+
+
+def test_the_recipe_that_the_readme_shows_packs(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    rng = np.random.default_rng(0)
+
+    def noise(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    expert = noise(64, 64)
+    tensors = {
+        "word_embeddings.weight": noise(5000, 16),
+        "layer.experts.0.weight": expert,
+        "layer.experts.1.weight": expert + 0.01 * noise(64, 64),
+        "model.lm_head.weight": noise(256, 4) @ noise(4, 64),
+        "layer.dense.weight": noise(64, 64),
+        "layer.dense.bias": noise(64),
+    }
+    cmpk.numpy.save_file(tensors, tmp_path / "a.cmpk", recipe=tmp_path / "mine.toml")
+    with cmpk.open(tmp_path / "a.cmpk") as archive:
+        found = {name: archive.entry(name).data.encoding for name in tensors}
+    assert found == {
+        "word_embeddings.weight": "codebook",
+        "layer.experts.0.weight": "affine",
+        "layer.experts.1.weight": "alias",
+        "model.lm_head.weight": "product",
+        "layer.dense.weight": "codebook",
+        "layer.dense.bias": "",
+    }
 
 
 def test_an_empty_file_is_a_recipe_that_stores_everything_as_it_is(tmp_path: Path) -> None:
