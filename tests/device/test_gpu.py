@@ -52,6 +52,23 @@ def test_whole_models_are_what_the_cpu_decodes(model: Path) -> None:
         assert [name for name, value in found.items() if not same(value, expected[name])] == []
 
 
+@pytest.mark.parametrize("recipe", ["int8", "nf4", "fp8", "lossless-max"])
+def test_models_of_codes_are_what_the_cpu_decodes(tmp_path: Path, recipe: str) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "model.cmpk"
+    cmpk.torch.save_file({"weight": torch.randn(1500, 1001) * 0.02}, path, recipe=recipe)
+    expected = cmpk.torch.load_file(path)["weight"]
+    assert same(cmpk.torch.load_file(path, device="cuda")["weight"], expected)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(700, 2100), slice(2999, 3000)])
+def test_rows_are_those_of_the_whole_tensor(model: Path, rows: slice) -> None:
+    expected = cmpk.torch.load_file(model)
+    with cmpk.torch.safe_open(model, device="cuda") as file:
+        found = {f"{dtype}": file.get_slice(f"{dtype}")[rows] for dtype in DTYPES}
+    assert [name for name, value in found.items() if not same(value, expected[name][rows])] == []
+
+
 def test_loading_takes_no_more_than_the_model_and_the_ring(model: Path) -> None:
     from cmpk.device.ring import N_SLOTS, SCRATCH_NBYTES, SLOT_NBYTES
 

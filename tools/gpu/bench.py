@@ -66,6 +66,10 @@ def main(model: Path | None, json_path: Path | None, turns: int) -> None:
             path = Path(folder) / f"noise, {str(dtype).removeprefix('torch.')}.cmpk"
             cmpk.torch.save_file(weights(dtype, n), path)
             archives[path.stem] = path
+        for recipe in ("int8", "lossless-max"):
+            path = Path(folder) / f"noise, bfloat16, {recipe}.cmpk"
+            cmpk.torch.save_file(weights(torch.bfloat16, 1 << 27), path, recipe=recipe)
+            archives[path.stem] = path
         for name, path in archives.items():
             found = {**kernels(path), **loads(path, Path(folder), turns)}
             figures["models"][name] = found
