@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cmpk.errors import PassError
-from cmpk.passes.kmeans import cluster, points_of
+from cmpk.passes.kmeans import Nearest, cluster, points_of
 from cmpk.passes.uniform import code_nbits
 from cmpk.train.parametrized import attach, input_of, parametrizations_of, trained_state, weight_names
 
@@ -106,9 +106,11 @@ class Shared(nn.Module):
         int
             How many weights have got another value.
         """
-        values, table = _numbers(weight).astype(np.float64), _numbers(self._table()).astype(np.float64)
-        codes = _assigned(values, table, np.zeros(len(table)))
-        price = rate * float(np.square(values).mean())
+        given, table = _numbers(weight), _numbers(self._table()).astype(np.float64)
+        order = np.argsort(table, kind="stable")
+        codes = order.astype(np.uint8)[Nearest(table[order], given.size)(given)]
+        values = given.astype(np.float64) if rate else np.empty(0)
+        price = rate * float(np.square(values).mean()) if rate else 0.0
         for _ in range(_MAX_ROUNDS if price else 0):
             used = np.bincount(codes, minlength=len(table))
             low, nbits = code_nbits(codes.astype(np.int32))

@@ -34,7 +34,9 @@ from tools.repro.report import Run, final_line, say, summary
 
 __all__ = ["EXPERIMENTS", "Experiment", "SeedResult", "run_seed"]
 
-_STEPS_BETWEEN_CODES: Final = 50
+_STEPS_BETWEEN_CODES: Final = 10
+"""Few: until its code is chosen anew, a weight that moves does not feel it, and goes too far."""
+
 _CODES_UNTIL: Final = 0.8
 """Of the epochs with shared values; after that codes stay."""
 
@@ -110,7 +112,7 @@ EXPERIMENTS: Final = {
 }
 
 _TEMPERATURE: Final = 4.0
-_LEARNING_RATES: Final = {"baseline": 1e-3, "prune": 2e-3, "share": 5e-4}
+_LEARNING_RATES: Final = {"baseline": 1e-3, "prune": 2e-3, "share": 2e-4}
 
 
 def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) -> SeedResult:
