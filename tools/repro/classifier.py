@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cmpk.train import soft_loss
 from tools.repro.data import Images
 
 __all__ = ["error_of", "fit", "logits_of", "train_epoch"]
@@ -29,6 +30,7 @@ def train_epoch(
     state: dict[str, Any],
     teacher: torch.Tensor | None = None,
     temperature: float = 4.0,
+    label_share: float = 0.0,
     batch: int = 256,
     after_step: Callable[[float], object] | None = None,
 ) -> None:
@@ -48,6 +50,8 @@ def train_epoch(
         Logits to learn from in place of the labels (Hinton et al. 2015).
     temperature : float
         At which they are compared.
+    label_share : float
+        With a teacher, the share of the labels in the loss.
     batch : int
     after_step : function, optional
         Called with the share of all epochs that is done.
@@ -72,12 +76,9 @@ def train_epoch(
         if teacher is None:
             loss = functional.cross_entropy(outputs, images.train_labels[chosen])
         else:
-            loss = temperature**2 * functional.kl_div(
-                functional.log_softmax(outputs / temperature, 1),
-                functional.log_softmax(teacher[chosen] / temperature, 1),
-                reduction="batchmean",
-                log_target=True,
-            )
+            loss = (1 - label_share) * soft_loss(outputs, teacher[chosen], temperature)
+            if label_share:
+                loss += label_share * functional.cross_entropy(outputs, images.train_labels[chosen])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         optimizer.step()

@@ -1,0 +1,115 @@
+"""LeNet-5 with binary weights (BinaryConnect, Courbariaux et al. 2015) and ternary ones (Li et al. 2016).
+
+    python -m tools.repro.binary
+
+Both begin with the baseline's weights and learn from its softened predictions; all layers are binary, or
+ternary, with one magnitude for each row, and biases in single precision.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import nn
+
+from cmpk import train
+from tools.repro.classifier import error_of, fit, logits_of, train_epoch
+from tools.repro.data import Images
+from tools.repro.models import lenet_5, n_parameters
+from tools.repro.report import Run, say
+from tools.repro.stages import Packed, main, packed, trained
+
+__all__ = ["Plan", "run_seed"]
+
+_TEMPERATURE: Final = 4.0
+_LEARNING_RATE: Final = 1e-3
+
+
+class Plan(NamedTuple):
+    """How long is trained: epochs of the baseline, and of each of the others."""
+
+    baseline: int = 8
+    few_levels: int = 8
+    batch: int = 256
+
+
+def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) -> tuple[Run, dict[str, Any]]:
+    """Train a baseline, then a binary and a ternary model; goes on where it was ended.
+
+    Parameters
+    ----------
+    seed : int
+    folder : path
+        Where models and files are kept.
+    images : Images
+    plan : Plan, optional
+
+    Returns
+    -------
+    Run
+        The baseline, and the binary file.
+    dict
+        The ternary one: ``ternary_error`` in percent, ``ternary_nbytes`` and ``ternary_ratio``.
+    """
+    plan = plan or Plan()
+    torch.manual_seed(seed)
+    baseline = trained(
+        folder / "baseline.pt",
+        lenet_5(),
+        lambda model: fit(model, images, plan.baseline, _LEARNING_RATE, seed, plan.batch),
+    )
+    baseline_error = error_of(baseline, images)
+    say(f"seed {seed}: baseline {baseline_error:.2f}%")
+    wanted = logits_of(baseline, images.train)
+    dense = 4 * n_parameters(baseline)
+
+    def made(kind: str, few: Callable[[nn.Module], None]) -> Packed:
+        model = lenet_5()
+        model.load_state_dict(baseline.state_dict())
+        few(model)
+        trained(folder / f"{kind}.pt", model, lambda each: _learn(each, images, plan, seed, wanted))
+        file = packed(folder / f"{kind}.cmpk", model, images, lenet_5)
+        say(f"seed {seed}: {kind} {file.error:.2f}%, {file.nbytes:,} bytes, {dense / file.nbytes:.1f}x")
+        return file
+
+    binary, ternary = made("binary", train.binarize), made("ternary", train.ternarize)
+    others = {
+        "ternary_error": round(ternary.error, 4),
+        "ternary_nbytes": ternary.nbytes,
+        "ternary_ratio": dense / ternary.nbytes,
+    }
+    ratio = dense / binary.nbytes
+    return Run(seed, round(baseline_error, 4), round(binary.error, 4), binary.nbytes, ratio), others
+
+
+def _learn(model: nn.Module, images: Images, plan: Plan, seed: int, teacher: torch.Tensor) -> None:
+    state: dict[str, Any] = {}
+    for index in range(plan.few_levels):
+        torch.manual_seed((seed << 20) + index)
+        train_epoch(
+            model,
+            images,
+            learning_rate=_LEARNING_RATE,
+            index=index,
+            count=plan.few_levels,
+            state=state,
+            teacher=teacher,
+            temperature=_TEMPERATURE,
+            batch=plan.batch,
+        )
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run all seeds."""
+    return main("binary", run_seed, arguments, __doc__ or "")
+
+
+if __name__ == "__main__":
+    # By its name as a module, for the processes that are started.
+    from tools.repro import binary
+
+    sys.exit(binary.run())
