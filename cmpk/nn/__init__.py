@@ -4,6 +4,10 @@
 ``"quantized"`` (codes and scales). Their layers are of subclasses of what they were, and their forward is
 bit-identical to that of the dense model; but for ``activations="int8"``, which trades bits for speed.
 
+They stay on the device that they are loaded to. On others than the CPU, linear layers with 8-bit codes keep
+these there and torch dequantizes them; everything else is kept and decoded on the CPU, and copied for each
+forward. Either way the weights that a layer multiplies by are those of the dense model to the bit.
+
 ``torch.compile`` works: weights are decoded between the graphs that it makes, so that there is a graph for
 each layer and ``fullgraph=True`` is refused by torch. As for any model, its fused operations round otherwise.
 """

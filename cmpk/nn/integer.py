@@ -11,6 +11,7 @@ import torch
 from cmpk.dtypes import to_torch
 from cmpk.encodings import Affine
 from cmpk.encodings.base import Branch, Decoder
+from cmpk.load import to_device
 from cmpk.nn.compressed import Compressed
 from cmpk.nn.layers import CompressedLayer
 from cmpk.nn.weights import WeightTable
@@ -59,6 +60,12 @@ class IntegerWeight(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of codes, scales, zero points and sums."""
         return sum(part.nbytes for part in self[:4] if part is not None)
+
+    def to(self, device: torch.device) -> IntegerWeight:
+        """The same on another device."""
+        zero_point = None if self.zero_point is None else to_device(self.zero_point, device)
+        codes, scale, totals = (to_device(part, device) for part in (self.codes, self.scale, self.totals))
+        return self._replace(codes=codes, scale=scale, zero_point=zero_point, totals=totals)
 
     def dense(self) -> torch.Tensor:
         """The weight, to the bit that spec/encodings/affine.md says."""
@@ -155,7 +162,7 @@ def integer_weight(compressed: Compressed) -> IntegerWeight | None:
 
 
 class IntegerWeights(WeightTable[IntegerWeight]):
-    """The weights of integer layers; in place of `Weights`."""
+    """Weights as codes that torch dequantizes where they are, or multiplies; in place of `Weights`."""
 
     def get(self, name: str) -> torch.Tensor:
         """A weight, dequantized."""

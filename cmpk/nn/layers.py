@@ -142,7 +142,8 @@ class CompressedLayer(torch.nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> CompressedLayer:
         for name in self._compressed_names.values():
-            empty = torch.empty(0, dtype=self._compressed_weights.dtype(name))
+            weights = self._compressed_weights
+            empty = torch.empty(0, dtype=weights.dtype(name), device=weights.device)
             moved = fn(empty)
             if (moved.dtype, moved.device) != (empty.dtype, empty.device):
                 raise CmpkError(

@@ -70,10 +70,8 @@ def load(
     if dense_nbytes < 0:
         raise SourceError(f"dense_nbytes is {dense_nbytes}; give 0 or more")
     target = checked_device(device)
-    if resident != "dense" and target.type != "cpu":
-        raise DeviceError(
-            f"weights that stay {resident} are decoded on the CPU; load onto {target} with resident='dense'"
-        )
+    if activations != "float" and target.type != "cpu":
+        raise DeviceError(f"integers are multiplied on the CPU; load onto {target} with activations='float'")
     with Archive(path) as archive:
         model = source if isinstance(source, torch.nn.Module) else construct(source)
         fit = _fit(model, archive)
@@ -84,19 +82,24 @@ def load(
         slots = parameter_slots(model)
         names = [] if resident == "dense" else _compressible(archive, fit, slots, resident, dense_nbytes)
         stored = {name: _resident(archive, name, resident, threads) for name in names}
-        integers = {} if activations == "float" else _integers(stored, fit, slots)
+        # Other devices have no kernels for all that is stored; torch dequantizes codes anywhere.
+        with_codes = resident == "quantized" and (activations != "float" or target.type != "cpu")
+        integers = _integers(stored, fit, slots) if with_codes else {}
         if activations not in ("float", "int8"):
             integers = _within_ranges(integers, archive, fit, activations.removeprefix("int8-"))
         trees = {name: found for name, found in stored.items() if name not in integers}
         if stored:
             model.requires_grad_(False)
-            _compress(slots, fit, Weights(trees), None)
-            _compress(slots, fit, IntegerWeights(integers), IntegerLinear)
+            _compress(slots, fit, Weights(trees, target), None)
+            there = {name: weight.to(target) for name, weight in integers.items()}
+            base = CompressedLayer if activations == "float" else IntegerLinear
+            _compress(slots, fit, IntegerWeights(there, target), base)
         dense = [name for name in fit.names if name in archive and fit.names[name] not in stored]
         assign(model, load_tensors(archive, dense, target, threads))
     if target.type != "cpu":
         model.to(target)  # buffers that the file lacks
-    valueless = [name for name, value in model.named_parameters() if value.device != target]
+    # Not whole devices: "cuda" is whichever of them is the current one.
+    valueless = [name for name, value in model.named_parameters() if value.device.type != target.type]
     if valueless:
         raise SourceError(f"{str(path)!r} has no values for {valueless}, and a factory gives parameters none")
     return Loaded(model, fit.missing, fit.unexpected)

@@ -15,8 +15,9 @@ import torch
 
 from cmpk.dtypes import to_torch
 from cmpk.encodings.base import allocate
-from cmpk.errors import CmpkError
+from cmpk.errors import CmpkError, DeviceError
 from cmpk.kernels.interface import U8
+from cmpk.load import to_device
 from cmpk.nn.compressed import Compressed, as_tensor
 from cmpk.nn.untraced import untraced
 
@@ -66,10 +67,13 @@ class WeightTable(Generic[_Weight]):
     Parameters
     ----------
     stored : mapping of str to a weight
+    device : torch.device
+        Where weights are used.
     """
 
-    def __init__(self, stored: Mapping[str, _Weight]) -> None:
+    def __init__(self, stored: Mapping[str, _Weight], device: torch.device) -> None:
         self._stored = dict(stored)
+        self.device = device
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored
@@ -101,7 +105,7 @@ class WeightTable(Generic[_Weight]):
 
 
 class Weights(WeightTable[Compressed]):
-    """Weights that are decoded for each use.
+    """Weights that are decoded for each use, on the CPU, and copied from there to any other device.
 
     While one is in use, the one that was used after it the last time is decoded on another thread. Several
     threads may use them at once, and processes that were forked.
@@ -109,10 +113,11 @@ class Weights(WeightTable[Compressed]):
     Parameters
     ----------
     stored : mapping of str to Compressed
+    device : torch.device
     """
 
-    def __init__(self, stored: Mapping[str, Compressed]) -> None:
-        super().__init__(stored)
+    def __init__(self, stored: Mapping[str, Compressed], device: torch.device) -> None:
+        super().__init__(stored, device)
         self._start()
 
     def _start(self) -> None:
@@ -194,7 +199,7 @@ class Weights(WeightTable[Compressed]):
         stored = self.stored(name)
         out = self._scratch.take(stored.spec.nbytes)
         stored.decode_into(out, threads)
-        return as_tensor(out, stored.spec)
+        return to_device(as_tensor(out, stored.spec), self.device)
 
     def dtype(self, name: str) -> torch.dtype:
         """The type of a weight."""
@@ -203,11 +208,15 @@ class Weights(WeightTable[Compressed]):
     @untraced
     def rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """Some rows of a weight, in memory of their own; see `Compressed.rows`."""
-        return self.stored(name).rows(index, torch.get_num_threads())
+        try:
+            wanted = index.cpu()
+        except (RuntimeError, NotImplementedError) as error:
+            raise DeviceError(f"tensor {name!r}: rows are looked up on the CPU: {error}") from error
+        return to_device(self.stored(name).rows(wanted, torch.get_num_threads()), self.device)
 
     def copy(self, name: str) -> torch.Tensor:
         """A weight in memory of its own."""
         stored = self.stored(name)
         out = allocate(stored.spec.nbytes)
         stored.decode_into(out, torch.get_num_threads())
-        return as_tensor(out, stored.spec)
+        return to_device(as_tensor(out, stored.spec), self.device)
