@@ -320,6 +320,15 @@ class KernelBackend(Protocol):
         holds 0.
         """
 
+    def exponent_histograms(
+        self, data: Buffer, dtype: str, row_elements: int, rows: NDArray[np.uint32], limit: int
+    ) -> NDArray[np.uint32]:
+        """How often each exponent occurs in some rows.
+
+        Of each row, of ``row_elements`` elements, the first ``limit`` are counted, at most all. Returns
+        the counts of each row, shape (len(rows), 2**E).
+        """
+
     def upper_bits_histogram(self, data: Buffer, dtype: str, mantissa_bits: int) -> NDArray[np.uint64]:
         """How often each value of the upper E + mantissa_bits bits (without the sign) occurs; (2**H,)."""
 

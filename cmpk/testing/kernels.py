@@ -140,6 +140,12 @@ def _check_floats(backend: KernelBackend) -> None:
             lambda kernels: kernels.float_split(data, dtype, bits, base, picked, rows),
         )
         same(backend, "upper_bits_histogram", lambda kernels: kernels.upper_bits_histogram(data, dtype, bits))
+        limit = drawn.draw(st.integers(0, rows + 1), "limit")
+        same(
+            backend,
+            "exponent_histograms",
+            lambda kernels: kernels.exponent_histograms(data, dtype, rows, picked, limit),
+        )
         same(backend, "row_costs", lambda kernels: kernels.row_costs(data, dtype, rows, costs))
 
     splitting()

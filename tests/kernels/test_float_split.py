@@ -97,6 +97,46 @@ def test_rows_that_are_not_there_are_refused(
         backend.float_split(bytes(12), "BF16", 0, 0, np.array(rows, np.uint32), row_elements)
 
 
+@given(dtype=st.sampled_from(sorted(FLOAT_LAYOUTS)), sample=st.data())
+def test_the_histograms_of_rows_count_the_exponents_up_to_the_limit(
+    backend: KernelBackend, dtype: str, sample: st.DataObject
+) -> None:
+    row_elements = sample.draw(st.sampled_from([1, 3, 65, 700]))
+    row_nbytes = row_elements * DTYPES[dtype].nbytes
+    data = sample.draw(element_arrays(dtype, 5000))
+    matrix = data[: data.size // row_nbytes * row_nbytes].reshape(-1, row_nbytes)
+    some = st.lists(st.integers(0, len(matrix) - 1), max_size=20) if len(matrix) else st.just([])
+    rows = np.array(sample.draw(some), np.uint32)
+    limit = sample.draw(st.integers(0, row_elements + 1))
+    counts = backend.exponent_histograms(matrix.reshape(-1), dtype, row_elements, rows, limit)
+    assert counts.dtype == np.uint32
+    assert counts.shape == (len(rows), 1 << FLOAT_LAYOUTS[dtype][0])
+    for row, found in zip(rows, counts, strict=True):
+        counted = matrix[row, : limit * DTYPES[dtype].nbytes]
+        assert found.tolist() == backend.upper_bits_histogram(counted, dtype, 0).tolist()
+
+
+@given(dtype=st.sampled_from(["F16", "BF16", "F32"]), sample=st.data())
+def test_rows_cost_what_their_exponents_cost(
+    backend: KernelBackend, dtype: str, sample: st.DataObject
+) -> None:
+    row_elements = sample.draw(st.sampled_from([1, 31, 32, 77, 384]))
+    exponent_nbits, mantissa_nbits = FLOAT_LAYOUTS[dtype]
+    n_exponents = 1 << exponent_nbits
+    random = np.random.default_rng(sample.draw(st.integers(0, 1 << 20)))
+    lowest = sample.draw(st.integers(0, n_exponents - 1))
+    spread = sample.draw(st.integers(1, n_exponents))
+    exponents = np.minimum(lowest + random.integers(0, spread, (7, row_elements)), n_exponents - 1)
+    words = (exponents << mantissa_nbits | random.integers(0, 1 << mantissa_nbits, exponents.shape)).astype(
+        f"<u{DTYPES[dtype].nbytes}"
+    )
+    tables = random.integers(0, 256, (sample.draw(st.integers(1, 6)), n_exponents)).astype(np.uint8)
+    # Few costs below 255, as of the exponents that a sample has.
+    tables[:, : max(0, lowest - 2)] = tables[:, lowest + sample.draw(st.integers(1, 40)) :] = 255
+    sums = backend.row_costs(words.tobytes(), dtype, row_elements, tables)
+    assert sums.tolist() == tables[:, exponents].sum(axis=2).T.tolist()
+
+
 @given(split=splits(), sample=st.data())
 def test_the_histogram_of_upper_bits_counts_every_element_once(
     backend: KernelBackend, split: tuple[str, int, int], sample: st.DataObject

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "floats.hpp"
+#include "memory.hpp"
 #include "static_shift.hpp"
 
 namespace cmpk {
@@ -11,6 +12,11 @@ namespace {
 // Elements that are taken apart at a time: they and their parts stay in the first-level cache, so
 // that each part can have a loop of its own, which compilers make vectors of.
 constexpr std::size_t kBlock = 1024;
+
+// Processors fetch by themselves what lies ahead of them, but not the next of rows that are picked here
+// and there (measured on 30,522 rows of 768 bytes, each time a fourth of them: 5.9 ms against 8.2).
+constexpr std::size_t kRowsAhead = 2;
+constexpr std::size_t kPrefetchedBytes = std::size_t{1} << 12;
 
 // Calls `f` with a value of the unsigned type of `nbytes` bytes.
 template <class F>
@@ -119,7 +125,43 @@ void count_upper_bits(Bytes data, const FloatLayout& layout, std::uint64_t* coun
   }
 }
 
+// Counts of one row; as `count_upper_bits`, but without memory that is cleared for each row.
+template <class Word>
+void count_exponents(const std::uint8_t* in, std::size_t n, const FloatFormat& format, std::uint32_t* counts) {
+  constexpr std::size_t kTables = 4;
+  constexpr std::size_t kMaxCounts = 256;
+  const std::size_t n_counts = std::size_t{1} << format.exponent_nbits;
+  const auto exponent = [&](std::size_t i) {
+    return static_cast<std::size_t>(upper_bits(load<Word>(in + i * sizeof(Word)), format.mantissa_nbits,
+                                               format.exponent_nbits));
+  };
+  std::fill(counts, counts + n_counts, 0u);
+  std::size_t i = 0;
+  if (n_counts <= kMaxCounts) {
+    std::uint32_t tables[kTables][kMaxCounts];
+    for (auto& table : tables) std::fill(table, table + n_counts, 0u);
+    for (; i + kTables <= n; i += kTables) {
+      for (std::size_t k = 0; k < kTables; ++k) ++tables[k][exponent(i + k)];
+    }
+    for (const auto& table : tables) {
+      for (std::size_t e = 0; e < n_counts; ++e) counts[e] += table[e];
+    }
+  }
+  for (; i < n; ++i) ++counts[exponent(i)];
+}
+
 }  // namespace
+
+void exponent_histograms(Bytes data, const FloatFormat& format, const PickedRows& picked, std::size_t limit,
+                         std::uint32_t* counts) {
+  with_word(format.nbytes(), [&](auto word) {
+    const std::size_t row_nbytes = picked.row_elements * sizeof word;
+    for (std::size_t i = 0; i < picked.n_rows(); ++i, counts += std::size_t{1} << format.exponent_nbits) {
+      count_exponents<decltype(word)>(data.data + picked[i] * row_nbytes, std::min(limit, picked.row_elements), format,
+                                      counts);
+    }
+  });
+}
 
 FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t* high, std::uint8_t* rest,
                             const PickedRows* picked) {
@@ -131,11 +173,12 @@ FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t*
       split_elements<Word>({in, length * sizeof word}, layout, start, n, high, rest, exceptions);
     };
     if (!picked) return split_run(data.data, n, 0);
-    for (std::size_t i = 0; i < picked->n_rows();) {
-      const std::size_t first = i, row = (*picked)[i];
-      while (++i < picked->n_rows() && (*picked)[i] == row + (i - first)) {}
-      split_run(data.data + row * picked->row_elements * sizeof word, (i - first) * picked->row_elements,
-                first * picked->row_elements);
+    const std::size_t row_nbytes = picked->row_elements * sizeof word;
+    for (std::size_t i = 0; i < picked->n_rows(); ++i) {
+      if (i + kRowsAhead < picked->n_rows()) {
+        prefetch(data.data + (*picked)[i + kRowsAhead] * row_nbytes, std::min(row_nbytes, kPrefetchedBytes));
+      }
+      split_run(data.data + (*picked)[i] * row_nbytes, picked->row_elements, i * picked->row_elements);
     }
   });
   return exceptions;

@@ -61,6 +61,11 @@ FloatExceptions float_split(Bytes data, const FloatLayout& layout, std::uint8_t*
 // Counts the upper bits of all elements; `counts` gets 2^H of them.
 void upper_bits_histogram(Bytes data, const FloatLayout& layout, std::uint64_t* counts);
 
+// Counts the exponents among the first `limit` elements of each of the rows that are picked, at most all
+// of a row; `counts` gets 2^E for each.
+void exponent_histograms(Bytes data, const FloatFormat& format, const PickedRows& picked, std::size_t limit,
+                         std::uint32_t* counts);
+
 // Puts n elements together; exceptions are not looked at. `out` gets n * nbytes bytes, whatever the
 // parts are; it overlaps none of them.
 using FloatMerge = void (*)(const FloatLayout& layout, const std::uint8_t* high, const std::uint8_t* const* rest,

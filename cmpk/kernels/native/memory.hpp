@@ -26,4 +26,15 @@ inline void advise_huge_pages(void* memory, std::size_t nbytes) {
 #endif
 }
 
+// Has memory that will be read brought nearer.
+inline void prefetch(const void* memory, std::size_t nbytes) {
+#if defined(__GNUC__)
+  constexpr std::size_t kLine = 64;
+  for (std::size_t at = 0; at < nbytes; at += kLine) __builtin_prefetch(static_cast<const char*>(memory) + at);
+#else
+  (void)memory;
+  (void)nbytes;
+#endif
+}
+
 }  // namespace cmpk

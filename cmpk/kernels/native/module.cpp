@@ -256,6 +256,22 @@ Array<std::uint64_t> py_upper_bits_histogram(nb::handle data, std::string_view d
   return counts.release({counts.size()});
 }
 
+Array<std::uint32_t> py_exponent_histograms(nb::handle data, std::string_view dtype, std::int64_t row_elements,
+                                            nb::handle rows, std::int64_t limit) {
+  const FloatFormat& format = float_format(dtype);
+  const InputBuffer input(data);
+  const InputBuffer row_input(rows);
+  const PickedRows picked = picked_rows(row_input.bytes(), row_elements, count_elements(input.bytes(), format));
+  if (limit < 0 || limit >> 32) throw std::invalid_argument("limit must be 0 .. 2**32 - 1");
+  const std::size_t n_exponents = std::size_t{1} << format.exponent_nbits;
+  NewArray<std::uint32_t> counts(picked.n_rows() * n_exponents);
+  {
+    nb::gil_scoped_release release;
+    exponent_histograms(input.bytes(), format, picked, static_cast<std::size_t>(limit), counts.data());
+  }
+  return counts.release({picked.n_rows(), n_exponents});
+}
+
 // Both types of encoding narrow.
 struct NarrowTypes {
   NarrowTypes(std::string_view wide_name, std::string_view narrow_name) {
@@ -452,6 +468,7 @@ NB_MODULE(_native, m) {
   m.def("row_costs", &py_row_costs, "data"_a, "dtype"_a, "row_elements"_a, "costs"_a);
   m.def("float_split", &py_float_split, "data"_a, "dtype"_a, "mantissa_bits"_a, "base"_a,
         "rows"_a.none() = nb::none(), "row_elements"_a = 0);
+  m.def("exponent_histograms", &py_exponent_histograms, "data"_a, "dtype"_a, "row_elements"_a, "rows"_a, "limit"_a);
   m.def("upper_bits_histogram", &py_upper_bits_histogram, "data"_a, "dtype"_a, "mantissa_bits"_a);
   m.def("narrows_to", &py_narrows_to, "data"_a, "dtype"_a, "narrower"_a, "row_elements"_a);
   m.def("narrow", &py_narrow, "data"_a, "dtype"_a, "narrower"_a);

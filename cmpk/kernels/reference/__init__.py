@@ -8,7 +8,7 @@ from cmpk.kernels.reference.bitpack import bitpack_decode, bitpack_encode
 from cmpk.kernels.reference.code_lengths import byte_histogram, code_lengths
 from cmpk.kernels.reference.codebook import codebook_expand
 from cmpk.kernels.reference.feedback import feed_errors
-from cmpk.kernels.reference.float_split import float_split, upper_bits_histogram
+from cmpk.kernels.reference.float_split import exponent_histograms, float_split, upper_bits_histogram
 from cmpk.kernels.reference.huffman import huffman_check, huffman_decode, huffman_encode
 from cmpk.kernels.reference.intervals import best_intervals
 from cmpk.kernels.reference.jobs import decode_floats
@@ -27,6 +27,7 @@ __all__ = [
     "code_lengths",
     "codebook_expand",
     "decode_floats",
+    "exponent_histograms",
     "feed_errors",
     "float_split",
     "gaps_expand",

@@ -12,7 +12,7 @@ from cmpk.errors import CorruptStreamError
 from cmpk.kernels.interface import FLOAT_LAYOUTS, U8, Buffer
 from cmpk.kernels.reference.buffers import words_of
 
-__all__ = ["Layout", "float_merge", "float_split", "layout_of", "upper_bits_histogram"]
+__all__ = ["Layout", "exponent_histograms", "float_merge", "float_split", "layout_of", "upper_bits_histogram"]
 
 _BLOCK = 1 << 20
 
@@ -167,6 +167,42 @@ def upper_bits_histogram(data: Buffer, dtype: str, mantissa_bits: int) -> NDArra
     for start in range(0, words.size, _BLOCK):
         upper = _upper_bits(words[start : start + _BLOCK].astype(np.uint64), layout)
         counts += np.bincount(upper, minlength=counts.size).astype(np.uint64)
+    return counts
+
+
+def exponent_histograms(
+    data: Buffer, dtype: str, row_elements: int, rows: NDArray[np.uint32], limit: int
+) -> NDArray[np.uint32]:
+    """How often each exponent occurs in some rows.
+
+    Parameters
+    ----------
+    data : buffer
+        Rows of ``row_elements`` elements.
+    dtype : str
+        A key of `FLOAT_LAYOUTS`.
+    row_elements : int
+    rows : uint32 array, shape (r,)
+        Numbers of rows.
+    limit : int
+        Elements of each row that are counted, from its first on; at most all.
+
+    Returns
+    -------
+    uint32 array, shape (r, 2**E)
+
+    Raises
+    ------
+    ValueError
+        If the data are no whole number of rows, or a row is not there.
+    """
+    layout = layout_of(dtype, 0, 0)
+    if not 0 <= limit < 1 << 32:
+        raise ValueError(f"limit is {limit}; it is 0 .. 2**32 - 1")
+    words = _picked(words_of(data, dtype), rows, row_elements).reshape(len(rows), row_elements)[:, :limit]
+    counts = np.zeros((len(rows), 1 << layout.upper_nbits), np.uint32)
+    for row, found in zip(words, counts, strict=True):
+        found[:] = np.bincount(_upper_bits(row.astype(np.uint64), layout), minlength=found.size)
     return counts
 
 

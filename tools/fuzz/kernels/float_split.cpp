@@ -92,6 +92,20 @@ void check_counts(const FloatLayout& layout, const Exact& data) {
   require(!std::memcmp(counts.data(), expected.data(), counts.size()), "upper bits are counted");
 }
 
+void check_exponents(const FloatFormat& format, const cmpk::PickedRows& picked, const Exact& copy, const Exact& data) {
+  const std::size_t limit = picked.row_elements * 2 / 3, n_exponents = std::size_t{1} << format.exponent_nbits;
+  const Exact counts(4 * picked.n_rows() * n_exponents);
+  cmpk::exponent_histograms(data.bytes(), format, picked, limit, reinterpret_cast<std::uint32_t*>(counts.data()));
+  std::vector<std::uint32_t> expected(picked.n_rows() * n_exponents);
+  for (std::size_t i = 0; i < picked.n_rows() * limit; ++i) {
+    const std::size_t row = i / limit, at = (row * picked.row_elements + i % limit) * format.nbytes();
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, copy.data() + at, format.nbytes());
+    ++expected[row * n_exponents + static_cast<std::size_t>(bits >> format.mantissa_nbits & (n_exponents - 1))];
+  }
+  require(!counts.size() || !std::memcmp(counts.data(), expected.data(), counts.size()), "exponents of rows are counted");
+}
+
 // Rows here and there, and two neighbours, are split as a copy of them is.
 void check_picked(const Case& input, const FloatLayout& layout, const Exact& data) {
   const std::size_t n = data.size() / layout.nbytes;
@@ -114,6 +128,7 @@ void check_picked(const Case& input, const FloatLayout& layout, const Exact& dat
   require(found.high == expected.high && found.rest == expected.rest && of_rows.index == of_copy.index &&
               of_rows.high == of_copy.high,
           "rows are split as a copy of them is");
+  check_exponents(format_of(input), picked, copy, data);
 }
 
 void run(const Case& input) {
