@@ -72,7 +72,7 @@ Array<std::uint8_t> py_huffman_encode(nb::handle data, nb::handle lengths, int c
     nb::gil_scoped_release release;
     const HuffmanEncoder encoder(input.bytes(), table, chunk_log2 < 0 ? 0 : static_cast<unsigned>(chunk_log2),
                                  thread_count(threads));
-    stream = std::make_unique<NewArray<std::uint8_t>>(encoder.stream_nbytes());
+    stream = std::make_unique<NewArray<std::uint8_t>>(encoder.stream_nbytes(), Lifetime::kKept);
     encoder.write(stream->data(), thread_count(threads));
   }
   return stream->release({stream->size()});
@@ -119,7 +119,7 @@ Array<std::uint8_t> py_rans_encode(nb::handle data, nb::handle frequencies, int 
     nb::gil_scoped_release release;
     const RansEncoder encoder(input.bytes(), table, chunk_log2 < 0 ? 0 : static_cast<unsigned>(chunk_log2),
                               thread_count(threads));
-    stream = std::make_unique<NewArray<std::uint8_t>>(encoder.stream_nbytes());
+    stream = std::make_unique<NewArray<std::uint8_t>>(encoder.stream_nbytes(), Lifetime::kKept);
     encoder.write(stream->data());
   }
   return stream->release({stream->size()});
@@ -190,7 +190,7 @@ Array<std::uint64_t> py_row_costs(nb::handle data, std::string_view dtype, std::
     throw std::invalid_argument("costs must be uint8 [tables, " + std::to_string(n_exponents) + "]");
   }
   const std::size_t n_rows = n / static_cast<std::size_t>(row_elements);
-  NewArray<std::uint64_t> sums(n_rows * n_tables);
+  NewArray<std::uint64_t> sums(n_rows * n_tables, Lifetime::kBrief);
   {
     nb::gil_scoped_release release;
     row_costs(input.bytes(),
@@ -228,8 +228,8 @@ nb::tuple py_float_split(nb::handle data, std::string_view dtype, std::int64_t m
     picked = picked_rows(row_input->bytes(), row_elements, n);
     n = picked->n_rows() * picked->row_elements;
   }
-  NewArray<std::uint8_t> high(n);
-  NewArray<std::uint8_t> rest(n * layout.n_rest);
+  NewArray<std::uint8_t> high(n, Lifetime::kBrief);
+  NewArray<std::uint8_t> rest(n * layout.n_rest, Lifetime::kKept);
   FloatExceptions exceptions;
   {
     nb::gil_scoped_release release;
@@ -264,7 +264,7 @@ Array<std::uint32_t> py_exponent_histograms(nb::handle data, std::string_view dt
   const PickedRows picked = picked_rows(row_input.bytes(), row_elements, count_elements(input.bytes(), format));
   if (limit < 0 || limit >> 32) throw std::invalid_argument("limit must be 0 .. 2**32 - 1");
   const std::size_t n_exponents = std::size_t{1} << format.exponent_nbits;
-  NewArray<std::uint32_t> counts(picked.n_rows() * n_exponents);
+  NewArray<std::uint32_t> counts(picked.n_rows() * n_exponents, Lifetime::kBrief);
   {
     nb::gil_scoped_release release;
     exponent_histograms(input.bytes(), format, picked, static_cast<std::size_t>(limit), counts.data());

@@ -13,6 +13,7 @@
 #include "float_jobs.hpp"
 #include "lookup_jobs.hpp"
 #include "memory.hpp"
+#include "slabs.hpp"
 
 namespace cmpk {
 
@@ -54,22 +55,41 @@ class OutputBuffer : public Buffer {
 template <class T>
 class NewArray {
  public:
-  explicit NewArray(std::size_t size) : size_(size), memory_(new T[size ? size : 1]) {
-    advise_huge_pages(memory_.get(), size * sizeof(T));
+  explicit NewArray(std::size_t size) : size_(size), memory_(new T[size ? size : 1]), data_(memory_.get()) {
+    advise_huge_pages(data_, size * sizeof(T));
   }
 
-  T* data() const { return memory_.get(); }
+  // Out of a slab, where that suits the size.
+  NewArray(std::size_t size, Lifetime lifetime) : size_(size) {
+    if (size * sizeof(T) >= kMinSlabOutput && size <= kSlabNbytes / sizeof(T)) {
+      piece_ = std::make_unique<SlabPiece>(size * sizeof(T), lifetime);
+      data_ = reinterpret_cast<T*>(piece_->data());
+    } else {
+      memory_.reset(new T[size ? size : 1]);
+      data_ = memory_.get();
+      advise_huge_pages(data_, size * sizeof(T));
+    }
+  }
+
+  T* data() const { return data_; }
   std::size_t size() const { return size_; }
 
   Array<T> release(std::initializer_list<std::size_t> shape) {
-    T* const memory = memory_.release();
-    const nanobind::capsule owner(memory, [](void* pointer) noexcept { delete[] static_cast<T*>(pointer); });
-    return Array<T>(memory, shape, owner);
+    if (piece_) {
+      const nanobind::capsule owner(piece_.get(), [](void* piece) noexcept { delete static_cast<SlabPiece*>(piece); });
+      piece_.release();
+      return Array<T>(data_, shape, owner);
+    }
+    const nanobind::capsule owner(memory_.get(), [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
+    memory_.release();
+    return Array<T>(data_, shape, owner);
   }
 
  private:
   std::size_t size_;
+  std::unique_ptr<SlabPiece> piece_;
   std::unique_ptr<T[]> memory_;
+  T* data_;
 };
 
 // A Python sequence of the jobs of cmpk.kernels.interface, with the buffers of all of them held.
