@@ -29,7 +29,7 @@ from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
 from cmpk.train.saving import Storable, packed, save
 from cmpk.train.schedules import cubic, iterative, one_shot
-from cmpk.train.sharing import Shared, reassign, share
+from cmpk.train.sharing import Shared, freeze, reassign, share
 from cmpk.train.structured import prune_structure
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "compress_to",
     "copy_layers",
     "cubic",
+    "freeze",
     "hidden_loss",
     "iterative",
     "kept_shares",

@@ -22,7 +22,7 @@ from cmpk.train.parametrized import evaluating, trained_state, weight_names
 from cmpk.train.plot import Mark, score_plot
 from cmpk.train.saving import packed
 from cmpk.train.schedules import cubic
-from cmpk.train.sharing import reassign, share
+from cmpk.train.sharing import freeze, reassign, share
 
 __all__ = ["Cycle", "Epoch", "Result", "Trial", "compress_to"]
 
@@ -37,7 +37,8 @@ class Epoch:
     Attributes
     ----------
     phase : str
-        ``prune``: masks grow before each epoch of the first part. ``share``: values are shared.
+        ``prune``: masks grow before each epoch of the first part. ``share``: values are shared; weights are
+        given to the best ones anew before each epoch but the last, in which these alone are trained.
     index, count : int
         Which of how many epochs of this phase it is: for a schedule of the learning rate.
     number : int
@@ -256,7 +257,11 @@ class _Work:
             self._branch = self._shared_copy()
             self._state = {}
         for index in range(self._done - on_trunk, cycle.share_epochs):
-            reassign(self._branch, rate=cycle.rate)
+            # The last epoch is for the values alone: codes that are chosen as late as that are not trained.
+            if index == cycle.share_epochs - 1:
+                freeze(self._branch)
+            elif index:
+                reassign(self._branch, rate=cycle.rate)
             self._train(
                 self._branch, rung, Epoch("share", index, cycle.share_epochs, self._number, self._state)
             )

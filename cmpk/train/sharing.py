@@ -15,7 +15,7 @@ from cmpk.passes.kmeans import Nearest, cluster, points_of
 from cmpk.passes.uniform import code_nbits
 from cmpk.train.parametrized import attach, input_of, parametrizations_of, trained_state, weight_names
 
-__all__ = ["Shared", "reassign", "share"]
+__all__ = ["Shared", "freeze", "reassign", "share"]
 
 _MAX_ROUNDS: Final = 20
 _MAX_VALUES: Final = 256
@@ -222,6 +222,16 @@ def reassign(model: nn.Module, *, rate: float = 0.0) -> int:
             if shared.latent:
                 moved += shared.reassign(input_of(model, name, shared), rate)
     return moved
+
+
+def freeze(model: nn.Module) -> None:
+    """Let all weights stay with the values that they have; only the values are trained from now on.
+
+    Below values that are about to settle weights still move, and would be given to others.
+    """
+    for module in model.modules():
+        if isinstance(module, Shared):
+            module.latent = False
 
 
 def _numbers(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -71,7 +71,12 @@ def test_frozen_codes_stay_and_latent_weights_are_given_to_other_values() -> Non
             for parameter in model.parameters():
                 if parameter.shape == (8, 12):
                     parameter.copy_(parameter.flip(0))
+        before = train.trained_state(model)["0.weight"]
         assert (train.reassign(model) > 0) == latent
+        moved = train.trained_state(model)["0.weight"]
+        assert torch.equal(before, moved) == (not latent)
+        train.freeze(model)
+        assert train.reassign(model) == 0
 
 
 def test_a_price_on_bits_makes_codes_cheaper_and_costs_distance() -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 import cmpk.torch
-from cmpk.train import Cycle, Epoch, Result, compress_to, reassign, trained_state
+from cmpk.train import Cycle, Epoch, Result, compress_to, freeze, reassign, trained_state
 from tools.repro.classifier import error_of, fit, logits_of, train_epoch
 from tools.repro.data import WORK, DataError, Images, load_images
 from tools.repro.models import lenet_5, lenet_300_100, n_parameters
@@ -139,8 +139,9 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
     def train(student: nn.Module, epoch: Epoch) -> None:
         def after_step(done: float) -> None:
             after_step.count += 1  # type: ignore[attr-defined]
-            is_due = after_step.count % _STEPS_BETWEEN_CODES == 0  # type: ignore[attr-defined]
-            if epoch.phase == "share" and is_due and done < _CODES_UNTIL:
+            if epoch.phase == "share" and done >= _CODES_UNTIL:
+                freeze(student)
+            elif epoch.phase == "share" and after_step.count % _STEPS_BETWEEN_CODES == 0:  # type: ignore[attr-defined]
                 reassign(student, rate=experiment.cycle.rate)
 
         after_step.count = 0  # type: ignore[attr-defined]
