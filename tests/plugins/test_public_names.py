@@ -47,7 +47,7 @@ PUBLIC = {
         registry
     """,
     "cmpk.testing": "byte_arrays check_codec check_encoding check_kernels damaged tensor_parts tensor_specs",
-    "cmpk.torch": "TensorSlice load load_file load_model safe_open save save_file save_model",
+    "cmpk.torch": "TensorSlice load load_file load_model load_sharded safe_open save save_file save_model",
 }
 
 

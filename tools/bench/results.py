@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -193,7 +194,9 @@ def by_cpu_time(results: Results) -> Results:
 def this_machine() -> Machine:
     """Describe this machine and what is installed on it."""
     versions = {"cmpk": __version__, "Python": platform.python_version()}
-    versions |= {name: metadata.version(name) for name in _VERSIONS_OF}
+    for name in _VERSIONS_OF:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # a peer that this run does without
+            versions[name] = metadata.version(name)
     return Machine(
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         cpu=_cpu(),
