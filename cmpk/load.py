@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from cmpk.archive import Archive
-from cmpk.device import device_errors, kernels_of
+from cmpk.device import kernels_of, on_device
 from cmpk.dtypes import TensorSpec, to_torch
 from cmpk.errors import CmpkError, DeviceError
 from cmpk.indexing import Index, row_range
@@ -51,7 +51,7 @@ def load_tensors(
     if decodes_there:
         from cmpk.device.loader import decode_onto
 
-        with device_errors(target):
+        with on_device(target):
             decode_onto(archive, outs, threads)
     else:
         archive.read_into({name: out.numpy() for name, out in outs.items()}, threads)
@@ -95,7 +95,7 @@ def load_parts(
         from cmpk.device.loader import decode_rows
 
         there = {name: (start, stop) for name, (start, stop) in ranges.items() if start < stop}
-        with device_errors(target):
+        with on_device(target):
             decoded = decode_rows(archive, there, target, threads)
     found = {}
     for name, (first, last, index) in rows.items():
@@ -136,6 +136,8 @@ def checked_device(device: str | torch.device) -> torch.device:
         raise DeviceError(
             f"{str(device)!r}: torch finds no CUDA device here; load onto 'cpu', or check torch.version.cuda"
         )
+    if target == torch.device("cuda"):  # whichever is the current one, which may be another one later
+        return torch.device("cuda", torch.cuda.current_device())
     return target
 
 

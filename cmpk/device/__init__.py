@@ -13,7 +13,7 @@ from cmpk.errors import CmpkError, DeviceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["about", "device_errors", "kernels_of"]
+__all__ = ["about", "kernels_of", "on_device"]
 
 _KERNELS = "cmpk.kernels.triton"
 
@@ -36,10 +36,14 @@ def about() -> str:
 
 
 @contextlib.contextmanager
-def device_errors(device: torch.device) -> Iterator[None]:
-    """Turn whatever torch and Triton raise into a `DeviceError`."""
+def on_device(device: torch.device) -> Iterator[None]:
+    """Launch on a device; whatever torch and Triton raise becomes a `DeviceError`."""
+    import torch
+
     try:
-        yield
+        # Triton launches on the current one, whatever the addresses are of.
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            yield
     except CmpkError:
         raise
     except Exception as error:  # Triton's errors have no root of their own
