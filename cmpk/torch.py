@@ -191,10 +191,10 @@ def load_model(
     resident : str
         ``dense``: tensors like any other. ``packed``: the weights of linear layers, convolutions and
         embeddings stay entropy coded in memory, and are decoded for each forward. ``quantized``: those that
-        the file has as codes and scales stay so. Either way a forward on the CPU gives the same bits as
-        that of the dense model. On other devices, codes of linear layers are there and dequantized there;
-        all else is kept and decoded on the CPU, and copied for each forward. The tensors of a module that
-        is given are replaced, not overwritten. See `cmpk.nn`.
+        the file has as codes and scales stay so. Either way a forward gives the same bits as that of the
+        dense model. On a CUDA device with Triton, weights are stored and decoded there; those that no
+        kernel decodes, and all on other devices but the CPU, are decoded on the CPU and copied. The tensors
+        of a module that is given are replaced, not overwritten. See `cmpk.nn`.
     activations : str
         With ``quantized``, ``int8`` has linear layers round each token to 8 bits as well and multiply
         integers, which is faster and not bit-identical; see `cmpk.nn.IntegerLinear`. ``int8-minmax``,

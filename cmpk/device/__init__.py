@@ -32,7 +32,10 @@ def about() -> str:
     if reason:
         return f"decoded on the CPU, then copied: {reason}"
     version = importlib.import_module("triton").__version__
-    return f"decoded on the device by Triton {version} kernels; on the CPU first: {_ON_THE_CPU}"
+    return (
+        f"decoded on the device by Triton {version} kernels, as are the weights of models that stay packed; "
+        f"on the CPU first: {_ON_THE_CPU}"
+    )
 
 
 @contextlib.contextmanager

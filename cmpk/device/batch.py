@@ -63,10 +63,11 @@ INTERPRETER: Final = Shape(lanes=1024, warps=1, window_nbits=12, n_blocks=4, chu
 
 @dataclass(frozen=True)
 class Step:
-    """One launch of a kernel that makes elements: addresses of its tables, and how many programs."""
+    """One launch of a kernel that makes elements: addresses of its tables, and how long they are."""
 
     kind: Kind
     items: int
+    n_items: int
     programs: int
     n_programs: int
 
@@ -140,9 +141,8 @@ def fill(ranges: Sequence[Range], arena: Arena, scratch: Arena, shape: Shape) ->
     for kind, of_kind in items.items():
         table = np.array(of_kind, np.int64)
         programs = _programs(table[:, 1], within[kind], shape.n_blocks)
-        batch.steps.append(
-            Step(kind, arena.put(octets_of(table)), arena.put(octets_of(programs)), len(programs))
-        )
+        items_at, programs_at = arena.put(octets_of(table)), arena.put(octets_of(programs))
+        batch.steps.append(Step(kind, items_at, len(table), programs_at, len(programs)))
     batch.nbytes = arena.used
     return batch
 

@@ -10,6 +10,7 @@ import torch
 from cmpk.device.arena import Arena
 from cmpk.device.batch import GPU, INTERPRETER, Batch, Shape, fill
 from cmpk.device.launch import launch
+from cmpk.device.streams import new_event, new_stream
 from cmpk.device.tasks import Range
 from cmpk.kernels.interface import U8
 
@@ -46,7 +47,7 @@ class Ring:
         self.slot_nbytes, self.scratch_nbytes = slot_nbytes, scratch_nbytes
         self._shape = shape or (GPU if device.type == "cuda" else INTERPRETER)
         self._scratch = torch.empty(scratch_nbytes, dtype=torch.uint8, device=device)
-        self._copying = _stream(device) if device.type == "cuda" else None
+        self._copying = new_stream(device) if device.type == "cuda" else None
         self._slots = [_Slot(device, slot_nbytes) for _ in range(N_SLOTS)]
         if self._copying is not None:
             # The caching allocator may have handed out memory that this stream still has plans with.
@@ -90,7 +91,7 @@ class _Slot:
         is_cuda = device.type == "cuda"
         self.host = torch.empty(nbytes, dtype=torch.uint8, pin_memory=is_cuda)
         self.device = torch.empty(nbytes, dtype=torch.uint8, device=device) if is_cuda else self.host
-        self.events = _events() if is_cuda else None
+        self.events = (new_event(), new_event()) if is_cuda else None
         self._octets = self.host.numpy()
 
     def fill(self, ranges: list[Range], scratch: torch.Tensor, shape: Shape) -> Batch:
@@ -101,14 +102,6 @@ class _Slot:
         batch = fill(ranges, arena, Arena(scratch.data_ptr(), scratch.numel()), shape)
         copy_to_host_half(arena)
         return batch
-
-
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    return torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
 class _Alias:

@@ -4,9 +4,11 @@
 ``"quantized"`` (codes and scales). Their layers are of subclasses of what they were, and their forward is
 bit-identical to that of the dense model; but for ``activations="int8"``, which trades bits for speed.
 
-They stay on the device that they are loaded to. On others than the CPU, linear layers with 8-bit codes keep
-these there and torch dequantizes them; everything else is kept and decoded on the CPU, and copied for each
-forward. Either way the weights that a layer multiplies by are those of the dense model to the bit.
+They stay on the device that they are loaded to. On a CUDA device with Triton, streams are kept and decoded
+there (`cmpk.nn.device_weights`); on others than the CPU, linear layers with 8-bit codes keep these there and
+torch dequantizes them. What no kernel decodes, and what there are no kernels for, is kept and decoded on the
+CPU, and copied for each forward; layers say where their weights are. Either way these are those of the dense
+model to the bit.
 
 ``torch.compile`` works: weights are decoded between the graphs that it makes, so that there is a graph for
 each layer and ``fullgraph=True`` is refused by torch. As for any model, its fused operations round otherwise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -162,7 +162,17 @@ def integer_weight(compressed: Compressed) -> IntegerWeight | None:
 
 
 class IntegerWeights(WeightTable[IntegerWeight]):
-    """Weights as codes that torch dequantizes where they are, or multiplies; in place of `Weights`."""
+    """Weights as codes that torch dequantizes where they are, or multiplies; in place of `Weights`.
+
+    Parameters
+    ----------
+    stored : mapping of str to IntegerWeight
+    device : torch.device
+        Where they are.
+    """
+
+    def __init__(self, stored: Mapping[str, IntegerWeight], device: torch.device) -> None:
+        super().__init__({name: weight.to(device) for name, weight in stored.items()}, device, device)
 
     def get(self, name: str) -> torch.Tensor:
         """A weight, dequantized."""

@@ -114,9 +114,11 @@ class CompressedLayer(torch.nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """As that of the layer, and the bytes that its weights take."""
-        nbytes = sum(self._compressed_weights.stored(name).nbytes for name in self._compressed_names.values())
-        return ", ".join(filter(None, (super().extra_repr(), f"compressed to {nbytes} bytes")))
+        """As that of the layer, and the bytes that its weights take, and where."""
+        weights = self._compressed_weights
+        nbytes = sum(weights.stored(name).nbytes for name in self._compressed_names.values())
+        kept = f"compressed to {nbytes} bytes on {weights.kept_on}"
+        return ", ".join(filter(None, (super().extra_repr(), kept)))
 
     def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
         """As that of any module, but for the compressed weights."""

@@ -6,11 +6,12 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from cmpk.archive import Archive, leaves_of
+from cmpk.device import kernels_of
 from cmpk.encodings.base import Stored
 from cmpk.errors import DeviceError, SourceError
 from cmpk.load import checked_device, load_tensors
@@ -18,7 +19,7 @@ from cmpk.nn.compressed import Compressed, with_raw_leaves
 from cmpk.nn.construction import Slot, assign, construct, parameter_slots
 from cmpk.nn.integer import IntegerLinear, IntegerWeight, IntegerWeights, integer_weight
 from cmpk.nn.layers import CompressedLayer, compress, is_supported
-from cmpk.nn.weights import Weights
+from cmpk.nn.weights import Weights, WeightTable
 from cmpk.ranges import RANGES
 
 __all__ = ["ACTIVATIONS", "RESIDENT", "Loaded", "load"]
@@ -82,7 +83,7 @@ def load(
         slots = parameter_slots(model)
         names = [] if resident == "dense" else _compressible(archive, fit, slots, resident, dense_nbytes)
         stored = {name: _resident(archive, name, resident, threads) for name in names}
-        # Other devices have no kernels for all that is stored; torch dequantizes codes anywhere.
+        # Torch dequantizes codes anywhere, with or without kernels that decode there.
         with_codes = resident == "quantized" and (activations != "float" or target.type != "cpu")
         integers = _integers(stored, fit, slots) if with_codes else {}
         if activations not in ("float", "int8"):
@@ -90,15 +91,15 @@ def load(
         trees = {name: found for name, found in stored.items() if name not in integers}
         if stored:
             model.requires_grad_(False)
-            _compress(slots, fit, Weights(trees, target), None)
-            there = {name: weight.to(target) for name, weight in integers.items()}
+            for weights in _decoded_weights(trees, target, threads):
+                _compress(slots, fit, weights, None)
             base = CompressedLayer if activations == "float" else IntegerLinear
-            _compress(slots, fit, IntegerWeights(there, target), base)
+            _compress(slots, fit, IntegerWeights(integers, target), base)
         dense = [name for name in fit.names if name in archive and fit.names[name] not in stored]
         assign(model, load_tensors(archive, dense, target, threads))
     if target.type != "cpu":
         model.to(target)  # buffers that the file lacks
-    # Not whole devices: "cuda" is whichever of them is the current one.
+    # Not whole devices: a module that was given may have its other parameters elsewhere.
     valueless = [name for name, value in model.named_parameters() if value.device.type != target.type]
     if valueless:
         raise SourceError(f"{str(path)!r} has no values for {valueless}, and a factory gives parameters none")
@@ -175,6 +176,19 @@ def _resident(archive: Archive, name: str, resident: str, threads: int) -> Compr
     return with_raw_leaves(compressed, threads, nbytes if resident == "quantized" else nbytes // _SMALL_PART)
 
 
+def _decoded_weights(
+    stored: Mapping[str, Compressed], device: torch.device, threads: int
+) -> list[WeightTable[Any]]:
+    """Weights by where they are decoded: on the device as far as it has kernels, the others on the CPU."""
+    if kernels_of(device) is None:
+        return [Weights(stored, device)]
+    from cmpk.nn.device_weights import DeviceWeights
+
+    there = DeviceWeights(stored, device, threads)
+    here = {name: compressed for name, compressed in stored.items() if name not in there}
+    return [there, Weights(here, device)]
+
+
 def _n_codes(root: Stored) -> int:
     """Bytes of all parts when their entropy coding is undone."""
     return sum(0 if leaf.spec is None else leaf.spec.nbytes for leaf in leaves_of(root))
@@ -215,7 +229,7 @@ def _within_ranges(
 def _compress(
     slots: Mapping[str, Slot],
     fit: _Fit,
-    weights: Weights | IntegerWeights,
+    weights: WeightTable[Any],
     base: type[CompressedLayer] | None,
 ) -> None:
     done: set[Slot] = set()

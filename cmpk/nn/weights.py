@@ -21,7 +21,7 @@ from cmpk.load import to_device
 from cmpk.nn.compressed import Compressed, as_tensor
 from cmpk.nn.untraced import untraced
 
-__all__ = ["Scratch", "WeightTable", "Weights"]
+__all__ = ["Scratch", "UseOrder", "WeightTable", "Weights"]
 
 
 class _Sized(Protocol):
@@ -61,6 +61,21 @@ class Scratch:
         return lease
 
 
+class UseOrder:
+    """Which weight was used after which, the last time."""
+
+    def __init__(self) -> None:
+        self._after: dict[str, str] = {}
+        self._last = ""
+
+    def after(self, name: str) -> str:
+        """The one that was used after this one, which is used now; this one if that is not known."""
+        if name != self._last:
+            self._after[self._last] = name
+            self._last = name
+        return self._after.get(name, name)
+
+
 class WeightTable(Generic[_Weight]):
     """What is kept of a model's weights, by the names of their tensors.
 
@@ -69,11 +84,14 @@ class WeightTable(Generic[_Weight]):
     stored : mapping of str to a weight
     device : torch.device
         Where weights are used.
+    kept_on : torch.device
+        Where they are stored.
     """
 
-    def __init__(self, stored: Mapping[str, _Weight], device: torch.device) -> None:
+    def __init__(self, stored: Mapping[str, _Weight], device: torch.device, kept_on: torch.device) -> None:
         self._stored = dict(stored)
         self.device = device
+        self.kept_on = kept_on
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored
@@ -117,7 +135,7 @@ class Weights(WeightTable[Compressed]):
     """
 
     def __init__(self, stored: Mapping[str, Compressed], device: torch.device) -> None:
-        super().__init__(stored, device)
+        super().__init__(stored, device, torch.device("cpu"))
         self._start()
 
     def _start(self) -> None:
@@ -127,8 +145,7 @@ class Weights(WeightTable[Compressed]):
         self._scratch = Scratch()
         self._ready: dict[str, Future[torch.Tensor]] = {}
         self._alive: weakref.WeakValueDictionary[str, torch.Tensor] = weakref.WeakValueDictionary()
-        self._after: dict[str, str] = {}
-        self._last = ""
+        self._order = UseOrder()
 
     def close(self) -> None:
         """As of any weights; what is decoded ahead is waited for."""
@@ -168,6 +185,8 @@ class Weights(WeightTable[Compressed]):
             raise
         with self._lock:
             self._alive[name] = tensor
+        if tensor.is_cuda:  # the memory is that of the stream it was copied on, maybe by another thread
+            tensor.record_stream(torch.cuda.current_stream(self.device))
         return tensor
 
     def _claim(self, name: str) -> bool:
@@ -183,10 +202,7 @@ class Weights(WeightTable[Compressed]):
 
     def _prepare_next(self, name: str) -> None:
         """Keep no weight ready but this one and the one that was used after it the last time."""
-        if name != self._last:
-            self._after[self._last] = name
-            self._last = name
-        following = self._after.get(name, name)
+        following = self._order.after(name)
         for other in self._ready.keys() - {name, following}:
             del self._ready[other]
         if following not in self._ready and following not in self._alive:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import cmpk
 from cmpk.archive import Archive
+from cmpk.torch import load_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,3 +107,75 @@ def test_damage_is_noticed_on_the_device(model: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.cmpk").write_bytes(data)
     with pytest.raises(cmpk.CorruptStreamError, match="tensor '"):
         cmpk.torch.load_file(tmp_path / "bad.cmpk", device="cuda")
+
+
+def stack() -> nn.Module:
+    """Layers that take longer to decode than to launch."""
+    return nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(8)))
+
+
+@pytest.fixture(scope="module", params=["lossless", "int8"])
+def packed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Weights of 64 MiB as bf16, each layer with values of its own."""
+    torch.manual_seed(0)
+    path: Path = tmp_path_factory.mktemp("packed") / "stack.cmpk"
+    cmpk.torch.save_model(stack().bfloat16(), path, recipe=request.param)
+    return path
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randn(300, 2048, device="cuda", dtype=torch.bfloat16)
+
+
+def test_models_that_stay_packed_give_the_bits_of_dense_ones(packed: Path, tokens: torch.Tensor) -> None:
+    dense = load_model(stack, packed, device="cuda")
+    model = load_model(stack, packed, device="cuda", resident="packed")
+    assert {type(layer._compressed_weights).__name__ for layer in model} == {"DeviceWeights"}
+    with torch.inference_mode():
+        expected = dense(tokens)
+        # The host is soon far ahead of the device, and waits for nothing.
+        assert all(same(found, expected) for found in [model(tokens) for _ in range(30)])
+        backwards = expected
+        for layer in reversed(dense):
+            backwards = layer(backwards)
+        found = model(tokens)
+        for layer in reversed(model):
+            found = layer(found)
+        assert same(found, backwards)
+
+
+def test_several_streams_may_run_a_model_that_stays_packed(packed: Path, tokens: torch.Tensor) -> None:
+    model = load_model(stack, packed, device="cuda", resident="packed")
+    with torch.inference_mode():
+        expected = load_model(stack, packed, device="cuda")(tokens).cpu()
+    wrong: list[int] = []
+
+    def run() -> None:
+        with torch.cuda.stream(torch.cuda.Stream()), torch.inference_mode():
+            own = tokens.clone()
+            wrong.extend(turn for turn in range(10) if not same(model(own), expected))
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_running_packed_takes_two_layers_beside_what_is_stored(packed: Path, tokens: torch.Tensor) -> None:
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model = load_model(stack, packed, device="cuda", resident="packed")
+    kept = model[0]._compressed_weights.nbytes
+    assert kept <= 1.15 * packed.stat().st_size
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        for _ in range(5):
+            model(tokens)
+    layer, activations = 2 * 2048 * 2048, 3 * tokens.nbytes
+    # Scratch for a layer's exponents and tables; blas keeps up to 32 MiB once it is used.
+    rest = (6 << 20) + (33 << 20)
+    assert torch.cuda.max_memory_allocated() - before <= kept + 2 * layer + activations + rest
