@@ -2,7 +2,8 @@
 
 Kernels are timed alone, with device events, on all tensors of a model in one batch; rates are bytes of
 decoded tensors a second, beside the bytes that a copy within the device moves. Loads are timed from the
-call to the last byte on the device, from files in the page cache.
+call to the last byte on the device, from files in the page cache. Forwards are those of a stack of linear
+layers, dense and packed, with device events.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from cmpk.device.ring import copy_to_host_half
 from cmpk.device.tasks import Range
 from tools.gpu.peers import nvcomp_rates
 
-__all__ = ["copy_rate", "kernels", "loads", "weights"]
+__all__ = ["copy_rate", "forwards", "kernels", "loads", "stack", "weights"]
 
 RECORDED: Final = Path(__file__).with_name("results.json")
+
+WAYS: Final = ("dense", "packed")
 
 Figures = dict[str, Any]
 
@@ -58,6 +61,7 @@ def main(model: Path | None, json_path: Path | None, turns: int) -> None:
         "threads": config()["threads"],
         "copy within the device, GB/s read and written": copy_rate(),
         "copy of pinned memory to the device, GB/s": pinned_rate(),
+        "forwards": {},
         "models": {},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -70,11 +74,16 @@ def main(model: Path | None, json_path: Path | None, turns: int) -> None:
             path = Path(folder) / f"noise, bfloat16, {recipe}.cmpk"
             cmpk.torch.save_file(weights(torch.bfloat16, 1 << 27), path, recipe=recipe)
             archives[path.stem] = path
+        for recipe in ("lossless", "int8"):
+            found = forwards(Path(folder), recipe)
+            figures["forwards"][recipe] = found
+            click.echo(f"forwards, {recipe}: {json.dumps(found)}")
         for name, path in archives.items():
             found = {**kernels(path), **loads(path, Path(folder), turns)}
             figures["models"][name] = found
             click.echo(f"{name}: {json.dumps(found)}")
-    click.echo(json.dumps({name: value for name, value in figures.items() if name != "models"}))
+    alone = {name: value for name, value in figures.items() if name not in ("forwards", "models")}
+    click.echo(json.dumps(alone))
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
@@ -151,6 +160,31 @@ def loads(path: Path, folder: Path, turns: int) -> Figures:
         f"load with {name}, ms": [round(statistics.median(found), 2), round(min(found), 2)]
         for name, found in times.items()
     }
+
+
+def stack() -> torch.nn.Module:
+    """Linear layers of 32 MiB each as bf16."""
+    return torch.nn.Sequential(*(torch.nn.Linear(4096, 4096, bias=False) for _ in range(8)))
+
+
+def forwards(folder: Path, recipe: str) -> Figures:
+    """Milliseconds of forwards of a model of bf16 that stays packed, and of the dense one."""
+    torch.manual_seed(0)
+    path = folder / f"stack, {recipe}.cmpk"
+    cmpk.torch.save_model(stack().bfloat16(), path, recipe=recipe)
+    models = {way: cmpk.torch.load_model(stack, path, device="cuda", resident=way) for way in WAYS}
+    found: Figures = {"file bytes": path.stat().st_size}
+    for n_tokens in (16, 4096):
+        x = torch.randn(n_tokens, 4096, device="cuda", dtype=torch.bfloat16)
+        with torch.inference_mode():
+            outputs = [model(x) for model in models.values()]
+            if not torch.equal(*(output.view(torch.int16) for output in outputs)):
+                raise click.ClickException(f"{path}: packed is not what the dense model gives")
+            times = {way: _milliseconds(partial(model, x)) for way, model in models.items()}
+        found |= {f"{n_tokens} tokens, {way}, ms": round(time, 3) for way, time in times.items()}
+        found[f"{n_tokens} tokens, packed over dense"] = round(times["packed"] / times["dense"], 2)
+    path.unlink()
+    return found
 
 
 def _decoded_on_the_cpu(path: Path) -> dict[str, torch.Tensor]:
