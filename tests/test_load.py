@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 import cmpk
 import cmpk.torch
 from cmpk.archive import Archive
+from cmpk.device import on_device
 from cmpk.encodings.base import Leaf
 from cmpk.errors import DeviceError, SourceError
 from cmpk.load import checked_device, load_tensor, load_tensors, to_device
@@ -109,3 +112,25 @@ def test_loading_in_a_fresh_process_needs_no_pack_time_code(tmp_path: Path) -> N
         "assert not pack_time & set(sys.modules), pack_time & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_a_cuda_device_is_the_one_that_is_current_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert checked_device("cuda") == torch.device("cuda:1")
+    assert checked_device("cuda:0") == torch.device("cuda:0")
+
+
+def test_kernels_are_launched_on_the_device_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def enter(device: torch.device) -> Iterator[None]:
+        entered.append(device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", enter)
+    for name in ("cuda:1", "cpu"):
+        with on_device(torch.device(name)):
+            pass
+    assert entered == [torch.device("cuda:1")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 import cmpk
+import cmpk.device
 import cmpk.nn
 from cmpk.archive import Archive
 from cmpk.errors import CmpkError, CorruptStreamError, DeviceError
@@ -135,6 +137,13 @@ def test_codes_that_torch_does_not_dequantize_stay_on_the_device_too(
     with torch.inference_mode():
         assert same(model(IDS.to(place)), dense(IDS.to(place)))
     assert layers(model) == {"first": "DeviceWeights"}  # the other codes are no smaller than half
+
+
+def test_the_configuration_says_where_models_stay_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cmpk.device, "_reason", lambda: "")
+    assert re.match(
+        r"decoded on the device by Triton .*stay packed; on the CPU first: zstd", cmpk.device.about()
+    )
 
 
 class TestWeights:
