@@ -72,7 +72,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate * (1 + math.cos(math.pi * done)) / 2
         chosen = order[step * batch : (step + 1) * batch]
-        outputs = model(images.train[chosen])
+        outputs = model(_laid_out(images.train[chosen]))
         if teacher is None:
             loss = functional.cross_entropy(outputs, images.train_labels[chosen])
         else:
@@ -110,7 +110,7 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = torch.cat([model(batch) for batch in torch.split(images, _TEST_BATCH)])
+        logits = torch.cat([model(_laid_out(batch)) for batch in torch.split(images, _TEST_BATCH)])
     model.train(was_training)
     return logits
 
@@ -119,3 +119,8 @@ def error_of(model: nn.Module, images: Images) -> float:
     """Percent of the test images that a model takes for something else."""
     wrong = logits_of(model, images.test).argmax(1) != images.test_labels
     return 100 * float(wrong.double().mean())
+
+
+def _laid_out(images: torch.Tensor) -> torch.Tensor:
+    """The same, in the layout in which torch's convolutions of few channels take a third less time."""
+    return images.to(memory_format=torch.channels_last)
