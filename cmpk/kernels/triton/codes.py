@@ -112,14 +112,7 @@ def dequantize(
             distance = with_exceptions(item, program, i, octets + first)
             factor = distance.to(tl.float32)
         element = _rounded(factor * scale, EXPONENT, MANTISSA, TOP, IS_FNUZ, HAS_NUMBERS)
-        if EXPONENT + MANTISSA == 7:
-            store_elements(item, element.to(tl.uint8), block, n, BY_ROWS, tl.uint8)
-        elif EXPONENT + MANTISSA == 15:
-            store_elements(item, element.to(tl.uint16), block, n, BY_ROWS, tl.uint16)
-        elif EXPONENT + MANTISSA == 31:
-            store_elements(item, element.to(tl.uint32), block, n, BY_ROWS, tl.uint32)
-        else:
-            store_elements(item, element.to(tl.uint64), block, n, BY_ROWS, tl.uint64)
+        store_elements(item, element, block, n, BY_ROWS, 1 + EXPONENT + MANTISSA)
         block += 1
 
 
@@ -165,7 +158,7 @@ def _look_block_up(item, block, n, IS_PACKED: tl.constexpr, BY_ROWS: tl.constexp
     number = (tl.load(own + 3).to(tl.int32) + i) // tl.load(own + 2).to(tl.int32)
     at = number * size + tl.where(is_wrong, 0, code)
     elements = tl.load(table + at, mask=is_inside, other=0)
-    store_elements(item, elements, block, n, BY_ROWS, WORD)
+    store_elements(item, elements, block, n, BY_ROWS, WORD.primitive_bitwidth)
     return tl.where(is_wrong, _NOT_IN_CODEBOOK, 0)
 
 

@@ -121,8 +121,20 @@ def _field(octets, nbytes, k, is_there, NBITS: tl.constexpr):
 
 
 @triton.jit
-def store_elements(item, elements, block, n, BY_ROWS: tl.constexpr, WORD: tl.constexpr):
-    """Store the elements of a block in place, or by rows."""
+def store_elements(item, elements, block, n, BY_ROWS: tl.constexpr, NBITS: tl.constexpr):
+    """Store the elements of a block, of 8 to 64 bits, in place, or by rows."""
+    if NBITS == 8:
+        _store_words(item, elements.to(tl.uint8), block, n, BY_ROWS, tl.uint8)
+    elif NBITS == 16:
+        _store_words(item, elements.to(tl.uint16), block, n, BY_ROWS, tl.uint16)
+    elif NBITS == 32:
+        _store_words(item, elements.to(tl.uint32), block, n, BY_ROWS, tl.uint32)
+    else:
+        _store_words(item, elements.to(tl.uint64), block, n, BY_ROWS, tl.uint64)
+
+
+@triton.jit
+def _store_words(item, elements, block, n, BY_ROWS: tl.constexpr, WORD: tl.constexpr):
     i = block * _BLOCK + tl.arange(0, _BLOCK)
     out = tl.load(item + _OUT).to(tl.pointer_type(WORD))
     if BY_ROWS:

@@ -80,14 +80,7 @@ def merge(
         element, block_flags = _elements(item, program, block, n, N_REST, EXPONENT, MANTISSA, PACKED)
         element = _widened(element, EXPONENT, MANTISSA, OUT_EXPONENT, OUT_MANTISSA)
         flags = flags | block_flags
-        if OUT_EXPONENT + OUT_MANTISSA == 7:
-            store_elements(item, element.to(tl.uint8), block, n, BY_ROWS, tl.uint8)
-        elif OUT_EXPONENT + OUT_MANTISSA == 15:
-            store_elements(item, element.to(tl.uint16), block, n, BY_ROWS, tl.uint16)
-        elif OUT_EXPONENT + OUT_MANTISSA == 31:
-            store_elements(item, element.to(tl.uint32), block, n, BY_ROWS, tl.uint32)
-        else:
-            store_elements(item, element.to(tl.uint64), block, n, BY_ROWS, tl.uint64)
+        store_elements(item, element, block, n, BY_ROWS, 1 + OUT_EXPONENT + OUT_MANTISSA)
         block += 1
     if N_REST > 0:
         report(item, flags)
