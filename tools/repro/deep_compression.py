@@ -255,14 +255,25 @@ def _report(experiment: Experiment, results: Sequence[SeedResult], data: str, se
             f"{points[0][0]:6.1%} {nbytes:8.0f} {dense / nbytes:6.1f}x   mean {sum(over) / len(over):+.2f}, "
             f"worst {max(over):+.2f}"
         )
+    no_loss = [_no_loss(result) for result in results]
+    for run, nbytes in zip(runs, no_loss, strict=True):
+        found = f"{nbytes} bytes, {dense / nbytes:.1f}x" if nbytes else "none of these"
+        say(f"smallest file that errs no more than the baseline, seed {run.seed}: {found}")
     final_line(
         summary(
             f"deep-compression-{experiment.name}",
             runs,
             seconds,
             data=data,
+            no_loss_nbytes=no_loss,
             same_predictions=all(result.same_predictions for result in results),
         )
+    )
+
+
+def _no_loss(result: SeedResult) -> int | None:
+    return min(
+        (nbytes for _, nbytes, error in result.curve if error <= result.run.baseline_error), default=None
     )
 
 
