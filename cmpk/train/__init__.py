@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from cmpk.train.activations import QuantizedInput, quantize_inputs
 from cmpk.train.archives import take_up
-from cmpk.train.cycle import Cycle, Epoch, Result, Trial, compress_to
+from cmpk.train.cycle import Cycle, Trial, compress_to
 from cmpk.train.distillation import (
     Ensemble,
     attention_loss,
@@ -27,12 +27,14 @@ from cmpk.train.few_levels import Binary, Ternary, binarize, ternarize
 from cmpk.train.hints import AttentionHint, HiddenHint, Hints
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
+from cmpk.train.resumable import Attempt, Epoch, Result
 from cmpk.train.saving import Storable, packed, save
 from cmpk.train.schedules import cubic, iterative, one_shot
 from cmpk.train.sharing import Shared, freeze, reassign, share
 from cmpk.train.structured import prune_structure
 
 __all__ = [
+    "Attempt",
     "AttentionHint",
     "Binary",
     "Cycle",

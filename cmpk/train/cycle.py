@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final
 
-import torch
 from torch import nn
 
-from cmpk.errors import PassError, SourceError
-from cmpk.format import atomic_file
+from cmpk.errors import PassError
 from cmpk.sources import PathLike
 from cmpk.train.masks import kept_shares, prune
-from cmpk.train.parametrized import evaluating, trained_state, weight_names
-from cmpk.train.plot import Mark, score_plot
+from cmpk.train.parametrized import trained_state, weight_names
+from cmpk.train.resumable import Attempt, Epoch, Result, Resumable, chosen_of
 from cmpk.train.saving import packed
 from cmpk.train.schedules import cubic
 from cmpk.train.sharing import freeze, reassign, share
 
-__all__ = ["Cycle", "Epoch", "Result", "Trial", "compress_to"]
+__all__ = ["Cycle", "Trial", "compress_to"]
 
 KEPT: Final = tuple(round(0.2 * 0.7**k, 4) for k in range(10))
 """Shares of the weights that are kept, where nobody says which: each rung 30% fewer than the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What a training function is told of the epoch that it is to train.
-
-    Attributes
-    ----------
-    phase : str
-        ``prune``: masks grow before each epoch of the first part. ``share``: values are shared; weights are
-        given to the best ones anew before each epoch but the last, in which these alone are trained.
-    index, count : int
-        Which of how many epochs of this phase it is: for a schedule of the learning rate.
-    number : int
-        Which epoch of the whole cycle. Torch's random numbers are seeded by it; seed others yourself.
-    state : dict
-        Empty at the start of a phase, then kept from epoch to epoch and in checkpoints: the place for the
-        state of an optimizer, whose parameters change between phases.
-    """
-
-    phase: Literal["prune", "share"]
-    index: int
-    count: int
-    number: int
-    state: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,50 +63,19 @@ class Cycle:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What one rung came to; a line of the log.
+class Trial(Attempt):
+    """What one rung came to; a line of the log. See `cmpk.train.resumable.Attempt` for what is not here.
 
     Attributes
     ----------
-    kept : float
-        Share of the weights that are kept.
-    pruned_score, score : float
-        Before values were shared, and of what is in the file.
-    pruned_nbytes, nbytes : int
-        Of a file of the pruned model alone, and of the whole file that was made.
-    file : str
-        Its name in the folder.
-    by_tensor : dict of str to float
-        Share of its weights that each tensor keeps.
+    pruned_score : float
+        Before values were shared.
+    pruned_nbytes : int
+        Of a file of the pruned model alone.
     """
 
-    kept: float
     pruned_score: float
-    score: float
     pruned_nbytes: int
-    nbytes: int
-    file: str
-    by_tensor: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a cycle came to.
-
-    Attributes
-    ----------
-    trials : list of Trial
-        All rungs that were tried, in order.
-    chosen : Trial or None
-        The first within the budget, of those whose score is at the floor or above; without a budget the
-        smallest of them. None if there is no such one.
-    path : path or None
-        Its file.
-    """
-
-    trials: list[Trial]
-    chosen: Trial | None
-    path: Path | None
 
 
 def compress_to(
@@ -148,7 +88,7 @@ def compress_to(
     floor: float | None = None,
     cycle: Cycle | None = None,
     progress: Callable[[str], object] | None = None,
-) -> Result:
+) -> Result[Trial]:
     """Compress a trained model to a size, rung by rung, with training in between.
 
     Each rung prunes further, recovers, and then, on a copy, shares values, trains these, and packs: the
@@ -198,24 +138,21 @@ def compress_to(
         if trials and _is_over(trials[-1], budget, floor):
             break
         work.run_rung(rung)
-    good = [trial for trial in trials if floor is None or trial.score >= floor]
-    if budget is not None:
-        good = [trial for trial in good if trial.nbytes <= budget]
-    chosen = (
-        min(good, key=lambda trial: trial.nbytes, default=None) if budget is None else next(iter(good), None)
-    )
-    return Result(trials, chosen, Path(folder) / chosen.file if chosen else None)
+    within = None if budget is None else lambda trial: trial.nbytes <= budget
+    return chosen_of(trials, within, floor, Path(folder))
 
 
 def _is_over(trial: Trial, budget: int | None, floor: float | None) -> bool:
     return (budget is not None and trial.nbytes <= budget) or (floor is not None and trial.score < floor)
 
 
-class _Work:
+class _Work(Resumable[Trial]):
     """A cycle under way.
 
     The trunk is pruned from rung to rung; the branch is its copy with shared values, of one rung.
     """
+
+    unit: ClassVar[str] = "rung"
 
     def __init__(
         self,
@@ -226,18 +163,12 @@ class _Work:
         cycle: Cycle,
         say: Callable[[str], object],
     ) -> None:
-        self._train_epoch, self._evaluate = train_epoch, evaluate
-        self._folder, self._cycle, self._say = folder, cycle, say
-        self._names = weight_names(model)
+        super().__init__(Trial, train_epoch, evaluate, folder, cycle.seed, say)
+        self._cycle, self._names = cycle, weight_names(model)
         self._trunk = copy.deepcopy(model)
         prune(self._trunk, names=self._names, ratio=0.0)
         self._branch: nn.Module | None = None
-        self._done = 0  # epochs of the rung
-        self._number = 0  # epochs of the cycle
         self._pruned_score = 0.0
-        self._state: dict[str, Any] = {}
-        self._log: list[dict[str, Any]] = []
-        self.trials: list[Trial] = []
 
     def run_rung(self, rung: int) -> None:
         """Prune, recover, share and pack; from where the checkpoint has left it."""
@@ -246,45 +177,24 @@ class _Work:
         factor = cycle.first if rung == 0 else 1
         on_trunk = factor * (cycle.prune_epochs + cycle.recovery_epochs)
         n_prunings = max(factor * cycle.prune_epochs, 1)
-        for index in range(self._done, on_trunk):
+        for index in range(self.done, on_trunk):
             if index < n_prunings:
                 kept = cubic(index + 1, 0, n_prunings, before, cycle.kept[rung])
                 options: dict[str, Any] = {"seed": cycle.seed, **cycle.prune, "ratio": 1 - kept}
                 prune(self._trunk, names=self._names, **options)
-            self._train(self._trunk, rung, Epoch("prune", index, on_trunk, self._number, self._state))
+            self.train(self._trunk, Epoch("prune", index, on_trunk, self.number, self.state))
         if self._branch is None:
-            self._pruned_score = self._score(self._trunk)
+            self._pruned_score = self.score(self._trunk)
             self._branch = self._shared_copy()
-            self._state = {}
-        for index in range(self._done - on_trunk, cycle.share_epochs):
+            self.state = {}
+        for index in range(self.done - on_trunk, cycle.share_epochs):
             # The last epoch is for the values alone: codes that are chosen as late as that are not trained.
             if index == cycle.share_epochs - 1:
                 freeze(self._branch)
             elif index:
                 reassign(self._branch, rate=cycle.rate)
-            self._train(
-                self._branch, rung, Epoch("share", index, cycle.share_epochs, self._number, self._state)
-            )
+            self.train(self._branch, Epoch("share", index, cycle.share_epochs, self.number, self.state))
         self._end_rung(rung)
-
-    def _train(self, model: nn.Module, rung: int, epoch: Epoch) -> None:
-        torch.manual_seed((self._cycle.seed << 20) + epoch.number)
-        model.train()
-        self._train_epoch(model, epoch)
-        self._done += 1
-        self._number += 1
-        score = self._score(model)
-        line = {"epoch": epoch.number, "rung": rung, "phase": epoch.phase, "score": score}
-        self._log.append(line)
-        self._checkpoint()
-        self._say(
-            f"rung {rung + 1} of {len(self._cycle.kept)}, {epoch.phase} {epoch.index + 1} of {epoch.count}: "
-            f"score {score:.6g}"
-        )
-
-    def _score(self, model: nn.Module) -> float:
-        with evaluating(model), torch.no_grad():
-            return float(self._evaluate(model))
 
     def _shared_copy(self) -> nn.Module:
         """The trunk with shared values; the same each time that it is called on the same trunk."""
@@ -305,72 +215,35 @@ class _Work:
     def _end_rung(self, rung: int) -> None:
         assert self._branch is not None
         data, _ = packed(self._branch)
-        kept = kept_shares(self._trunk, self._names)
         trial = Trial(
             kept=self._cycle.kept[rung],
             pruned_score=self._pruned_score,
-            score=self._score(self._branch),
+            score=self.score(self._branch),
             pruned_nbytes=packed(self._trunk)[1].nbytes,
             nbytes=len(data),
-            file=f"rung-{rung + 1}.cmpk",
-            by_tensor=kept,
+            file=self.next_file,
+            by_tensor=kept_shares(self._trunk, self._names),
         )
-        with atomic_file(self._folder / trial.file, overwrite=True) as file:
-            file.write(memoryview(data))
-        self.trials.append(trial)
-        self._log.append({"rung": rung, **asdict(trial)})
-        self._branch, self._done, self._state = None, 0, {}
-        self._checkpoint()
-        self._say(
-            f"{trial.file}: {trial.kept:.3g} of the weights, {trial.nbytes} bytes, score {trial.score:.6g}"
-        )
+        self._branch = None
+        self.end(trial, data)
 
-    def resume(self) -> None:
-        """Take up what the checkpoint in the folder has, if there is one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / "checkpoint.pt"
-        if not path.exists():
-            return
-        found = torch.load(path, weights_only=True)
-        if found["cycle"] != self._identity():
-            raise SourceError(
-                f"{os.fspath(path)!r} is of another cycle or model: give another folder, or delete this one"
-            )
+    def identity(self) -> str:
+        """See `Resumable`."""
+        shapes = {name: list(value.shape) for name, value in trained_state(self._trunk).items()}
+        return json.dumps([asdict(self._cycle), shapes], sort_keys=True, default=list)
+
+    def models(self) -> dict[str, Any]:
+        """See `Resumable`."""
+        return {
+            "trunk": self._trunk.state_dict(),
+            "branch": None if self._branch is None else self._branch.state_dict(),
+            "pruned_score": self._pruned_score,
+        }
+
+    def restore(self, found: dict[str, Any]) -> None:
+        """See `Resumable`."""
         self._trunk.load_state_dict(found["trunk"])
-        self._done, self._number, self._state = found["done"], found["number"], found["state"]
-        self._log, self._pruned_score = found["log"], found["pruned_score"]
-        self.trials += [Trial(**trial) for trial in found["trials"]]
+        self._pruned_score = found["pruned_score"]
         if found["branch"] is not None:
             self._branch = self._shared_copy()
             self._branch.load_state_dict(found["branch"])
-        self._say(f"going on after epoch {self._number}")
-
-    def _identity(self) -> str:
-        cycle = asdict(self._cycle)
-        shapes = {name: list(value.shape) for name, value in trained_state(self._trunk).items()}
-        return json.dumps([cycle, shapes], sort_keys=True, default=list)
-
-    def _checkpoint(self) -> None:
-        """All or nothing: whoever is killed while it is written still has the one before it."""
-        buffer = io.BytesIO()
-        state = {
-            "cycle": self._identity(),
-            "trunk": self._trunk.state_dict(),
-            "branch": None if self._branch is None else self._branch.state_dict(),
-            "done": self._done,
-            "number": self._number,
-            "state": self._state,
-            "pruned_score": self._pruned_score,
-            "log": self._log,
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-        torch.save(state, buffer)
-        log = "".join(json.dumps(line) + "\n" for line in self._log)
-        marks = [Mark(trial.nbytes, trial.score, f"{trial.kept:.3g}") for trial in self.trials]
-        texts = {"log.jsonl": log, **({"plot.svg": score_plot(marks)} if marks else {})}
-        for name, data in {
-            "checkpoint.pt": buffer.getvalue(),
-            **{k: v.encode() for k, v in texts.items()},
-        }.items():
-            with atomic_file(self._folder / name, overwrite=True) as file:
-                file.write(memoryview(data))

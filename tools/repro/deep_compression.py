@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 import cmpk.torch
-from cmpk.train import Cycle, Epoch, Result, compress_to, freeze, reassign, trained_state
+from cmpk.train import Cycle, Epoch, Result, Trial, compress_to, freeze, reassign, trained_state
 from tools.repro.classifier import error_of, fit, logits_of, train_epoch
 from tools.repro.data import WORK, DataError, Images, load_images
 from tools.repro.models import lenet_5, lenet_300_100, n_parameters
@@ -202,7 +202,7 @@ def _result(
     folder: Path,
     images: Images,
     baseline_error: float,
-    result: Result,
+    result: Result[Trial],
 ) -> SeedResult:
     trial = next(trial for trial in result.trials if trial.kept == experiment.chosen)
     path = folder / "cycle" / trial.file
