@@ -14,7 +14,8 @@ from cmpk.calibration import Calibration
 from cmpk.errors import PassError, SourceError
 from cmpk.passes.importance import importance_of, input_axis
 from cmpk.passes.prune import pruned_by
-from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
+from cmpk.train.fake_quantize import Quantized
+from cmpk.train.parametrized import attach, input_of, parametrizations_of, trained_state, weight_names
 
 __all__ = ["Mask", "kept_shares", "prune"]
 
@@ -109,7 +110,13 @@ def _weights(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.flo
     state = trained_state(model)
     for name in names:
         _mask_of(model, name, state.get(name))
-    return {name: np.ascontiguousarray(state[name].float().cpu().numpy()) for name in names}
+    found = {}
+    for name in names:
+        # Rounding makes ties, zeros above all, of weights that training still tells apart.
+        grids = parametrizations_of(model, name, Quantized)
+        weights = input_of(model, name, grids[0]) if grids else state[name]
+        found[name] = np.ascontiguousarray(weights.detach().float().cpu().numpy())
+    return found
 
 
 def _mask_of(model: nn.Module, name: str, weight: torch.Tensor | None = None) -> Mask:
