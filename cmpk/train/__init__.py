@@ -25,6 +25,7 @@ from cmpk.train.distillation import (
 from cmpk.train.fake_quantize import Quantized, quantize
 from cmpk.train.few_levels import Binary, Ternary, binarize, ternarize
 from cmpk.train.hints import AttentionHint, HiddenHint, Hints
+from cmpk.train.layerwise import ByLayer, Step, compress_by_layer
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import attach, parametrizations_of, trained_state, weight_names
 from cmpk.train.resumable import Attempt, Epoch, Result
@@ -37,6 +38,7 @@ __all__ = [
     "Attempt",
     "AttentionHint",
     "Binary",
+    "ByLayer",
     "Cycle",
     "Ensemble",
     "Epoch",
@@ -47,12 +49,14 @@ __all__ = [
     "QuantizedInput",
     "Result",
     "Shared",
+    "Step",
     "Storable",
     "Ternary",
     "Trial",
     "attach",
     "attention_loss",
     "binarize",
+    "compress_by_layer",
     "compress_to",
     "copy_layers",
     "cubic",
