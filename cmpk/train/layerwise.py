@@ -202,13 +202,13 @@ class _Work(Resumable[Step]):
             self._choose()
         if self._chosen is None:
             return False
-        count = self._plan.recovery_epochs
+        count, score = self._plan.recovery_epochs, None
         for index in range(self.done, count):
-            self.train(self._model, Epoch("recover", index, count, self.number, self.state))
+            score = self.train(self._model, Epoch("recover", index, count, self.number, self.state))
         data, _ = packed(self._model)
         step = Step(
             kept=self._n_kept(self._model) / self._n_parameters,
-            score=self.score(self._model),
+            score=self.score(self._model) if score is None else score,
             nbytes=len(data),
             file=self.next_file,
             by_tensor=kept_shares(self._model, self._names),

@@ -158,8 +158,8 @@ class Resumable(ABC, Generic[Made]):
         with evaluating(model), torch.no_grad():
             return float((function or self._evaluate)(model))
 
-    def train(self, model: nn.Module, epoch: Epoch) -> None:
-        """One epoch, and a checkpoint."""
+    def train(self, model: nn.Module, epoch: Epoch) -> float:
+        """One epoch, and a checkpoint; the score after it."""
         torch.manual_seed((self._seed << 20) + epoch.number)
         model.train()
         self._train_epoch(model, epoch)
@@ -171,6 +171,7 @@ class Resumable(ABC, Generic[Made]):
         self.say(
             f"{self.unit} {index + 1}, {epoch.phase} {epoch.index + 1} of {epoch.count}: score {score:.6g}"
         )
+        return score
 
     @property
     def next_file(self) -> str:

@@ -121,6 +121,17 @@ def test_what_can_not_be_pruned_so_is_refused() -> None:
         train.prune(network(), ratio=0.5, names=["3.weight"])
 
 
+def test_of_quantized_weights_those_go_that_were_smallest_before_rounding() -> None:
+    model = network()
+    before = model[0].weight.detach().clone()
+    train.prune(model, ratio=0.25, names=["0.weight"])
+    train.quantize(model, names=["0.weight"], bits=2)
+    assert (model[0].weight == 0).sum() > 24  # those that are masked, and more
+    assert train.prune(model, ratio=0.5, names=["0.weight"]) == {"0.weight": 0.5}
+    (mask,) = train.parametrizations_of(model, "0.weight", Mask)
+    assert before[mask.mask].abs().min() > before[~mask.mask].abs().max()
+
+
 def test_masks_are_part_of_the_state_dict() -> None:
     model, other = network(), network(1)
     train.prune(model, ratio=0.75)
