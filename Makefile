@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
 .PHONY: help demo test lint native fuzz bench gpu clean repro-lenet-300-100 repro-lenet-5 \
-        repro-distillation repro-binary repro-sentence
+        repro-distillation repro-binary repro-layerwise repro-sentence
 
 help:
 	@echo "make demo   pack a real model, load it back, prove every bit the same, print sizes and speeds"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench  measure the figures of the README on this machine"
 	@echo "make repro-lenet-300-100, repro-lenet-5   Deep Compression on real data; fetches it, half an hour each"
 	@echo "make repro-distillation, repro-binary   a student of a tenth of its teacher; binary and ternary weights"
+	@echo "make repro-layerwise   a small CNN, quantized and pruned by layer to a tenth of its parameters"
 	@echo "make repro-sentence   the sentence model at one size: calibrated, and trained for ten minutes more"
 	@echo "make gpu    test and measure decoding on a CUDA device; GPU_PYTHON=a Python whose torch has CUDA"
 	@echo "make clean  delete .venv and all that was built"
@@ -73,7 +74,7 @@ repro-sentence: native
 	$(INSTALL) --no-build-isolation --editable '.[fidelity]'
 	$(BIN)/python -m tools.repro.sentence
 
-repro-distillation repro-binary: repro-%: native
+repro-distillation repro-binary repro-layerwise: repro-%: native
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.repro.$*
 
 # The environment of the other targets holds a CPU build of torch: this one runs on one of your own.

@@ -1,4 +1,4 @@
-"""Distillation and weights of few levels, reduced: real images, few of them, few epochs."""
+"""Distillation, few levels, and compression by layer, reduced: real images, few of them, few epochs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import cmpk
-from tools.repro import binary, distillation
+from cmpk.train import ByLayer
+from tools.repro import binary, distillation, layerwise
 from tools.repro.classifier import fit
 from tools.repro.data import DataError, Images, load_images
 from tools.repro.models import lenet_5
@@ -77,3 +78,16 @@ def test_lenet_5_has_binary_and_ternary_weights(baseline: Path, images: Images, 
     with cmpk.open(tmp_path / "binary.cmpk") as archive:
         for name in ("conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"):
             assert archive.entry(name).data.encoding == "affine"
+
+
+def test_a_small_cnn_keeps_a_tenth_of_its_parameters(images: Images, tmp_path: Path) -> None:
+    steps = ByLayer(share=0.5, bits=(6, 4))
+    plan = layerwise.Plan(baseline=3, ratio=30, steps=steps, held_out=500, measured=500, batch=32)
+    fewer = few(images, 4000)._replace(test=images.test[:2000], test_labels=images.test_labels[:2000])
+    run, others = layerwise.run_seed(0, tmp_path, fewer, plan)
+    assert run.baseline_error < 25
+    assert run.error < run.baseline_error + 3
+    assert others["parameters"] <= 10_861
+    assert run.ratio > 30
+    # What is finished is not done again.
+    assert layerwise.run_seed(0, tmp_path, fewer, plan) == (run, others)

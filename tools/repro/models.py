@@ -1,4 +1,4 @@
-"""The models of Han et al., "Deep Compression", 2015, as LeCun et al. 1998 and Caffe have them."""
+"""LeNets of Han et al., "Deep Compression", 2015, as LeCun et al. 1998 and Caffe have them; a small CNN."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-__all__ = ["lenet_5", "lenet_300_100", "n_parameters"]
+__all__ = ["lenet_5", "lenet_300_100", "n_parameters", "small_cnn"]
 
 
 def lenet_300_100() -> nn.Sequential:
@@ -35,6 +35,24 @@ def lenet_5() -> nn.Sequential:
             fc1=nn.Linear(800, 500),
             relu1=nn.ReLU(),
             fc2=nn.Linear(500, 10),
+        )
+    )
+
+
+def small_cnn() -> nn.Sequential:
+    """Two convolutions of 3 × 3, 16 and 32 channels, 128 units; 108,618 parameters."""
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 16, 3),
+            pool1=nn.MaxPool2d(2),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(16, 32, 3),
+            pool2=nn.MaxPool2d(2),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(800, 128),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(128, 10),
         )
     )
 
