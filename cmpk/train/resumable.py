@@ -55,7 +55,7 @@ class Attempt:
     Attributes
     ----------
     kept : float
-        Share of the weights that are kept.
+        Share of the weights that are kept; by layer, of all parameters.
     score : float
         Of what is in the file.
     nbytes : int
