@@ -1,11 +1,10 @@
-"""A small CNN, quantized and pruned by layer to a tenth of its parameters, and these to a byte each.
+"""A small CNN, quantized and pruned by layer to a tenth of its parameters.
 
     python -m tools.repro.layerwise
 
 Each step prunes three tenths of the weights that a layer has left and gives it fewer bits, on the layer
-where that costs the least loss for each parameter, and in the end for each byte; the model then recovers for
-an epoch, from the baseline's softened predictions. Steps are compared and scored on training images alone;
-those that score are held out.
+where that costs the least loss for each parameter; the model then recovers for an epoch, from the baseline's
+softened predictions. Steps are compared and scored on training images alone; those that score are held out.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class Plan(NamedTuple):
         Epochs.
     kept : float
         Share of the parameters, biases and all.
-    ratio : float
-        Of the single-precision parameters to the whole file, at least.
+    ratio : float, optional
+        Of the single-precision parameters to the whole file, at least; steps go on until it is reached.
     steps : ByLayer
         What a step does.
     held_out, measured : int
@@ -52,7 +51,7 @@ class Plan(NamedTuple):
 
     baseline: int = 12
     kept: float = 0.1
-    ratio: float = 40.0
+    ratio: float | None = None
     steps: ByLayer = ByLayer(share=0.3, bits=(8, 6, 4))
     held_out: int = 5000
     measured: int = 5000
@@ -124,15 +123,13 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
         evaluate,
         folder / "steps",
         parameters=int(plan.kept * n_before),
-        nbytes=int(4 * n_before / plan.ratio),
+        nbytes=None if plan.ratio is None else int(4 * n_before / plan.ratio),
         measure=measure,
         plan=plan.steps,
         progress=lambda line: say(f"seed {seed}: {line}"),
     )
     if result.chosen is None or result.path is None:
-        raise RuntimeError(
-            f"no step has come to {plan.kept:.0%} of the parameters, {plan.ratio:g} times smaller"
-        )
+        raise RuntimeError(f"no step has met the budget of {plan}")
     step = result.chosen
     file = checked(result.path, torch.load(predictions, weights_only=True), images, small_cnn)
     ratio = 4 * n_before / file.nbytes
