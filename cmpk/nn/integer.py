@@ -1,4 +1,10 @@
-"""Linear layers that multiply integers: 8-bit codes of the weight by 8-bit codes of each token."""
+"""Linear layers that multiply integers: 8-bit codes of the weight by 8-bit codes of each token.
+
+Weights with scales of groups within a row are not among them. For these torch has a product of 4-bit codes by
+bfloat16 numbers; measured on 2 cores of an AMD EPYC with torch 2.13.0 (groups of 32, layers of 384 and 1536),
+it takes 1.04 to 1.16 times as long as a dense float32 product of 4,096 tokens, and 0.57 to 0.77 times for 16,
+where `torch._int_mm` takes 0.21 to 0.23 and 0.20 to 0.42. It rounds inputs and scales to bfloat16; not used.
+"""
 
 from __future__ import annotations
 
