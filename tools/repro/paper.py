@@ -14,7 +14,7 @@ __all__ = ["Layer", "layers_of", "print_table"]
 
 
 class Layer(NamedTuple):
-    """A row of the paper's tables 4 and 5.
+    """A row of the paper's tables 2 and 3.
 
     Attributes
     ----------
