@@ -15,7 +15,7 @@ from cmpk.errors import PassError
 from cmpk.sources import PathLike
 from cmpk.train.masks import kept_shares, prune
 from cmpk.train.parametrized import trained_state, weight_names
-from cmpk.train.resumable import Attempt, Epoch, Result, Resumable, chosen_of
+from cmpk.train.resumable import Attempt, Epoch, Result, Resumable, chosen_of, is_over
 from cmpk.train.saving import packed
 from cmpk.train.schedules import cubic
 from cmpk.train.sharing import freeze, reassign, share
@@ -132,18 +132,14 @@ def compress_to(
     if min(cycle.prune_epochs + cycle.recovery_epochs, cycle.first) < 1:
         raise PassError("a rung needs an epoch at least in which weights are pruned")
     work = _Work(model, train_epoch, evaluate, Path(folder), cycle, progress or (lambda _: None))
+    within = None if budget is None else lambda trial: trial.nbytes <= budget
     work.resume()
     trials = work.trials
     for rung in range(len(trials), len(cycle.kept)):
-        if trials and _is_over(trials[-1], budget, floor):
+        if trials and is_over(trials[-1], within, floor):
             break
         work.run_rung(rung)
-    within = None if budget is None else lambda trial: trial.nbytes <= budget
     return chosen_of(trials, within, floor, Path(folder))
-
-
-def _is_over(trial: Trial, budget: int | None, floor: float | None) -> bool:
-    return (budget is not None and trial.nbytes <= budget) or (floor is not None and trial.score < floor)
 
 
 class _Work(Resumable[Trial]):

@@ -17,7 +17,7 @@ from cmpk.sources import PathLike
 from cmpk.train.fake_quantize import quantize
 from cmpk.train.masks import Mask, kept_shares, prune
 from cmpk.train.parametrized import parametrizations_of, trained_state, weight_names
-from cmpk.train.resumable import Attempt, Epoch, Result, Resumable, chosen_of
+from cmpk.train.resumable import Attempt, Epoch, Result, Resumable, chosen_of, is_over
 from cmpk.train.saving import packed
 
 __all__ = ["ByLayer", "Step", "compress_by_layer"]
@@ -154,14 +154,10 @@ def compress_by_layer(
         model, train_epoch, evaluate, Path(folder), plan, progress or (lambda _: None), parameters, measure
     )
     work.resume()
-    while not (work.trials and _is_over(work.trials[-1], within if has_budget else None, floor)):
+    while not (work.trials and is_over(work.trials[-1], within if has_budget else None, floor)):
         if not work.run_step():
             break
     return chosen_of(work.trials, within if has_budget else None, floor, Path(folder))
-
-
-def _is_over(step: Step, within: Callable[[Step], bool] | None, floor: float | None) -> bool:
-    return (within is not None and within(step)) or (floor is not None and not step.score >= floor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from cmpk.format import atomic_file
 from cmpk.train.parametrized import evaluating
 from cmpk.train.plot import Mark, score_plot
 
-__all__ = ["Attempt", "Epoch", "Result", "Resumable", "chosen_of"]
+__all__ = ["Attempt", "Epoch", "Result", "Resumable", "chosen_of", "is_over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ def chosen_of(
     else:
         chosen = next(filter(within, good), None)
     return Result(list(trials), chosen, folder / chosen.file if chosen else None)
+
+
+def is_over(trial: Made, within: Callable[[Made], bool] | None, floor: float | None) -> bool:
+    """Whether a run ends with a file: within the budget, or with a score below the floor or no number."""
+    return (within is not None and within(trial)) or (floor is not None and not trial.score >= floor)
 
 
 class Resumable(ABC, Generic[Made]):
