@@ -98,7 +98,9 @@ EXPERIMENTS: Final = {
         "lenet-300-100",
         lenet_300_100,
         20,
-        Cycle(kept=(0.06, 0.05, 0.04, 0.03), prune_epochs=11, recovery_epochs=9, share_epochs=8, first=3),
+        Cycle(
+            kept=(0.08, 0.06, 0.05, 0.04, 0.03), prune_epochs=11, recovery_epochs=9, share_epochs=8, first=3
+        ),
         0.06,
         teachers=3,
     ),
@@ -106,7 +108,7 @@ EXPERIMENTS: Final = {
         "lenet-5",
         lenet_5,
         8,
-        Cycle(kept=(0.06, 0.04, 0.025), prune_epochs=2, recovery_epochs=2, share_epochs=2, first=4),
+        Cycle(kept=(0.08, 0.06, 0.04, 0.025), prune_epochs=2, recovery_epochs=2, share_epochs=2, first=4),
         0.06,
     ),
 }
