@@ -9,8 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.passes.base import Statistics
+from cmpk.passes.sensitivity import as_matrix, of_matrix
+from cmpk.passes.surgeon import removal_costs
 
-__all__ = ["METHODS", "ImportanceHistogram", "importance_of", "input_axis", "squared_errors_weight"]
+__all__ = [
+    "METHODS",
+    "ImportanceHistogram",
+    "importance_of",
+    "input_axis",
+    "squared_errors_weight",
+    "whole_moment",
+]
 
 METHODS: Final = (
     "magnitude",
@@ -22,9 +31,6 @@ METHODS: Final = (
     "entropy",
     "random",
 )
-
-_DAMPING: Final = 0.01
-"""Of the mean square of the inputs, added to each, as GPTQ does: inputs that never vary have no inverse."""
 
 _BITS: Final = 20
 """Upper bits of a single-precision number that a bin of the histogram shares: 12 of the mantissa."""
@@ -45,9 +51,9 @@ def importance_of(
         first order (Molchanov et al. 2017).
         ``fisher``: F w² / 2 with the diagonal Fisher information F, the mean of g²: what the model's
         output tells about the weight, in nats that are lost without it (Theis et al. 2018).
-        ``surgeon``: w² / 2 over the diagonal of the inverse second moment of the inputs: what the layer's
-        output loses without the weight, when all others of its row make up for it (Hassibi and Stork 1993);
-        for layers whose whole second moment was kept.
+        ``surgeon``: half the squared error of the layer's output when the weight goes, after those of its
+        row that cost less, and all that are left make up for it (`cmpk.passes.surgeon.removal_costs`); for
+        layers whose whole second moment was kept.
         ``entropy``: the absolute value over an exponential draw. The k largest are a mask drawn with
         chances in proportion to the weights (Efraimidis and Spirakis 2006; with one weight kept, the draw
         of most entropy for the mean logarithm of what it keeps).
@@ -72,8 +78,11 @@ def importance_of(
         waits = np.maximum(drawn.standard_exponential(weights.shape, np.float32), np.float32(1e-6))
         return np.minimum(np.abs(weights) / waits, np.finfo(np.float32).max)
     if method == "surgeon":
-        inverse = _inverse_moment(weights.shape, statistics)
-        return None if inverse is None else np.float32(0.5) * weights * weights / inverse
+        moment = whole_moment(weights, statistics)
+        if moment is None:
+            return None
+        costs = removal_costs(as_matrix(weights, statistics), moment)
+        return of_matrix(costs, weights.shape, statistics)
     if method == "activation":
         moment = _input_squares(weights.shape, statistics)
         return None if moment is None else np.abs(weights) * np.sqrt(moment)
@@ -135,18 +144,13 @@ def _input_squares(shape: tuple[int, ...], statistics: Statistics | None) -> NDA
     return np.maximum(diagonal, np.float32(0)).reshape(kept)
 
 
-def _inverse_moment(shape: tuple[int, ...], statistics: Statistics | None) -> NDArray[np.float32] | None:
-    """Diagonal of the inverse second moment of the inputs, in a shape that broadcasts."""
+def whole_moment(weights: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32] | None:
+    """The second moment of the inputs, shape (inputs, inputs) as `as_matrix` has them; None if unknown."""
     moment = None if statistics is None else statistics.second_moment
-    if statistics is None or moment is None or moment.ndim != 2 or len(shape) < 2:
+    if moment is None or moment.ndim != 2 or weights.ndim < 2:
         return None
-    kept = (shape[0], 1) if statistics.kind == "conv1d" else (1, *shape[1:])
-    if len(moment) != np.prod(kept) or not np.isfinite(moment).all():
-        return None
-    damping = _DAMPING * float(np.diagonal(moment).mean(dtype=np.float64)) or 1.0
-    damped = moment.astype(np.float64) + damping * np.eye(len(moment))
-    diagonal = np.diagonal(np.linalg.inv(damped)).astype(np.float32)
-    return np.maximum(diagonal, np.finfo(np.float32).tiny).reshape(kept)
+    n_inputs = as_matrix(weights, statistics).shape[1]
+    return moment if len(moment) == n_inputs and np.isfinite(moment).all() else None
 
 
 class ImportanceHistogram:

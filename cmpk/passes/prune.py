@@ -1,4 +1,4 @@
-"""Pass prune: sets the weights that matter least to zero."""
+"""Pass prune: sets the weights that matter least to zero, and lets others make up for them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from cmpk.dtypes import DTYPES
 from cmpk.encodings.base import Part
 from cmpk.errors import RecipeError
 from cmpk.passes.base import Pass, Statistics
-from cmpk.passes.importance import METHODS, ImportanceHistogram, importance_of, input_axis
+from cmpk.passes.importance import METHODS, ImportanceHistogram, importance_of, input_axis, whole_moment
 from cmpk.passes.options import check_known, choice, integer, number, rows
-from cmpk.passes.weights import has_rows, weights_of
+from cmpk.passes.sensitivity import as_matrix, of_matrix
+from cmpk.passes.surgeon import made_up
+from cmpk.passes.weights import has_rows, has_weights, weights_of
+from cmpk.values import from_float32
 
-__all__ = ["Prune", "pruned_by"]
+__all__ = ["Prune", "pruned_by", "without"]
 
 _CRITERIA: Final = ("ratio", "threshold", "mean_abs", "n_of_m")
 _STRUCTURES: Final = ("element", "row", "column", "channel")
@@ -37,7 +40,7 @@ class _Options(NamedTuple):
 
 
 class Prune(Pass):
-    """Sets the weights that matter least to zero; all others keep their bits.
+    """Sets the weights that matter least to zero; all others keep their bits, but for ``surgeon``.
 
     Options: ``method``, what matters (`importance_of`), and one of
 
@@ -49,6 +52,8 @@ class Prune(Pass):
       mean-absolute rule),
     - ``n_of_m``: of each m neighbours along the input features the n that matter most are kept
       (``[2, 4]``: Mishra et al. 2021).
+
+    With ``method`` ``surgeon`` what is left of each row makes up for what is gone (`made_up`).
 
     ``structure`` ``row`` (first axis: output features, filters), ``column`` (last axis) or ``channel``
     (second axis of convolutions) zeroes whole slices by their mean importance (Li et al. 2017);
@@ -79,10 +84,17 @@ class Prune(Pass):
         if chosen.keep_rows:
             pruned = np.array(np.broadcast_to(pruned, weights.shape))
             pruned[chosen.keep_rows] = False
-        elements = part.data.view(f"u{DTYPES[part.spec.dtype].nbytes}").reshape(part.spec.shape)
+        unsigned = f"u{DTYPES[part.spec.dtype].nbytes}"
+        elements = part.data.view(unsigned).reshape(part.spec.shape)
         # Bits, not numbers: what stays is exact, in F64 too, and what goes is no negative zero.
         kept = np.where(pruned, elements.dtype.type(0), elements)
-        return Part(part.spec, kept.reshape(-1).view(np.uint8))
+        if chosen.method == "surgeon":
+            changed = without(weights, pruned, statistics)
+            bits = from_float32(changed, part.spec.dtype).view(unsigned).reshape(part.spec.shape)
+            kept = np.where(pruned | (changed == weights), kept, bits)
+        made = Part(part.spec, kept.reshape(-1).view(np.uint8))
+        # What makes up for others may be too large for the type.
+        return made if chosen.method != "surgeon" or has_weights(made) else None
 
     def settle(
         self, tensors: Iterable[tuple[str, Part, Statistics | None]], options: Mapping[str, object]
@@ -110,6 +122,25 @@ class Prune(Pass):
             histogram.add(found)
         settled = {key: value for key, value in options.items() if key not in ("ratio", "scope")}
         return {**settled, "threshold": histogram.threshold(chosen.ratio or 0.0)}
+
+
+def without(
+    weights: NDArray[np.float32], pruned: NDArray[np.bool_], statistics: Statistics | None
+) -> NDArray[np.float32]:
+    """What is left of weights that the surgeon has pruned, and makes up for what is gone.
+
+    Parameters
+    ----------
+    weights : float32 array
+    pruned : bool array that broadcasts against it
+    statistics : Statistics
+        With the whole second moment of the inputs, as `importance_of` needs it.
+    """
+    moment = whole_moment(weights, statistics)
+    assert moment is not None
+    kept = as_matrix(np.broadcast_to(~pruned, weights.shape), statistics)
+    found = made_up(as_matrix(weights, statistics), kept, moment)
+    return np.ascontiguousarray(of_matrix(found, weights.shape, statistics))
 
 
 def pruned_by(

@@ -24,7 +24,7 @@ from cmpk.passes.clipping import CLIPS, grid_of
 from cmpk.passes.options import check_known, choice, flag, integer, number, rows
 from cmpk.passes.row_classes import row_classes
 from cmpk.passes.scales import SCALE_DTYPES, Layout, Slices, layout
-from cmpk.passes.sensitivity import as_matrix, profile_of
+from cmpk.passes.sensitivity import as_matrix, of_matrix, profile_of
 from cmpk.passes.uniform import error_feedback, largest_multiple, quantize_rdo, quantize_uniform
 from cmpk.passes.weights import apart_from_rows, weights_of
 from cmpk.values import from_float32, to_float32
@@ -177,8 +177,7 @@ def _stepped(
         matrix = as_matrix(weights, statistics)
         spread = as_matrix(np.broadcast_to(spread, weights.shape), statistics)
         codes = error_feedback(matrix, profile.factor, spread)
-        transposed = statistics is not None and statistics.kind == "conv1d"
-        codes = np.ascontiguousarray(codes.T if transposed else codes).reshape(weights.shape)
+        codes = np.ascontiguousarray(of_matrix(codes, weights.shape, statistics))
     elif options.method == "rdo":
         codes = quantize_rdo(weights, spread)
     else:

@@ -15,16 +15,17 @@ little about single rows.
 from __future__ import annotations
 
 import weakref
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmpk.passes.base import Statistics
 
-__all__ = ["DAMPING", "Profile", "as_matrix", "profile_of"]
+__all__ = ["DAMPING", "Profile", "as_matrix", "of_matrix", "profile_of"]
 
 F64 = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 DAMPING: Final = 0.01
 """Share of the mean diagonal that is added to second moments: what few samples do not show may still come."""
@@ -61,12 +62,20 @@ class Profile(NamedTuple):
     is_of_loss: bool = False
 
 
-def as_matrix(values: NDArray[np.float32], statistics: Statistics | None) -> NDArray[np.float32]:
+def as_matrix(values: NDArray[Scalar], statistics: Statistics | None) -> NDArray[Scalar]:
     """A weight as (outputs, inputs); a view where it can be. One row for fewer than two dimensions."""
     if values.ndim < 2:
         return values.reshape(1, -1)
     matrix = values.reshape(values.shape[0], -1)
     return matrix.T if statistics is not None and statistics.kind == "conv1d" else matrix
+
+
+def of_matrix(
+    matrix: NDArray[Scalar], shape: tuple[int, ...], statistics: Statistics | None
+) -> NDArray[Scalar]:
+    """What `as_matrix` made of a weight of a shape, in that shape again."""
+    is_transposed = len(shape) > 1 and statistics is not None and statistics.kind == "conv1d"
+    return (matrix.T if is_transposed else matrix).reshape(shape)
 
 
 def profile_of(values: NDArray[np.float32], statistics: Statistics | None) -> Profile:

@@ -13,9 +13,16 @@ from torch import nn
 from cmpk.calibration import Calibration
 from cmpk.errors import PassError, SourceError
 from cmpk.passes.importance import importance_of, input_axis
-from cmpk.passes.prune import pruned_by
+from cmpk.passes.prune import pruned_by, without
 from cmpk.train.fake_quantize import Quantized
-from cmpk.train.parametrized import attach, input_of, parametrizations_of, trained_state, weight_names
+from cmpk.train.parametrized import (
+    attach,
+    input_of,
+    latent_tensors,
+    parametrizations_of,
+    trained_state,
+    weight_names,
+)
 
 __all__ = ["Mask", "kept_shares", "prune"]
 
@@ -51,6 +58,8 @@ def prune(
 ) -> dict[str, float]:
     """Mask the weights that matter least; those that are masked already stay so.
 
+    With ``method`` ``surgeon`` what is left of each row is changed as well, to make up for what is gone.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -81,9 +90,17 @@ def prune(
     """
     names = weight_names(model) if names is None else list(names)
     method, seed = str(options.get("method", "magnitude")), int(str(options.get("seed", 0)))
+    weights = _weights(model, names)
+    if method == "surgeon":
+        for name in names:
+            if not all(
+                isinstance(each, Mask | Quantized) for each in parametrizations_of(model, name, nn.Module)
+            ):
+                raise PassError(
+                    f"the weights of {name!r} can't make up for others: prune before they are shared"
+                )
     importances = {
-        name: _importance(model, name, weights, method, seed, calibration)
-        for name, weights in _weights(model, names).items()
+        name: _importance(model, name, values, method, seed, calibration) for name, values in weights.items()
     }
     if options.get("scope", "tensor") == "global":
         pruned = _globally(importances, options)
@@ -93,7 +110,10 @@ def prune(
             for name, importance in importances.items()
         }
     for name, gone in pruned.items():
-        _mask_of(model, name).mask &= torch.from_numpy(~gone).to(_mask_of(model, name).mask.device)
+        mask = _mask_of(model, name).mask
+        mask &= torch.from_numpy(~gone).to(mask.device)
+        if method == "surgeon" and calibration is not None:
+            _make_up(model, name, without(weights[name], ~mask.cpu().numpy(), calibration.get(name)))
     return kept_shares(model, names)
 
 
@@ -128,6 +148,12 @@ def _mask_of(model: nn.Module, name: str, weight: torch.Tensor | None = None) ->
         attach(model, name, Mask(torch.ones_like(weight, dtype=torch.bool)))
         masks = parametrizations_of(model, name, Mask)
     return masks[0]
+
+
+def _make_up(model: nn.Module, name: str, values: NDArray[np.float32]) -> None:
+    """Change what is below a tensor's mask."""
+    with torch.no_grad():
+        latent_tensors(model)[name].copy_(torch.from_numpy(values))
 
 
 def _importance(

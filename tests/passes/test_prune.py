@@ -10,8 +10,10 @@ import pytest
 from cmpk.dtypes import TensorSpec
 from cmpk.encodings.base import Part
 from cmpk.errors import RecipeError
+from cmpk.passes import surgeon
 from cmpk.passes.importance import METHODS, ImportanceHistogram
 from cmpk.passes.prune import Prune
+from cmpk.passes.sensitivity import DAMPING
 from tests.passes.samples import NOT_WEIGHTS, Array, Calibrated, normal, numbers_of, part_of
 
 PRUNE = Prune()
@@ -79,15 +81,6 @@ class TestSingleWeights:
         assert small + large == 1000
         assert 2.5 < large / small < 5
 
-    def test_what_other_inputs_can_make_up_for_matters_least_to_the_surgeon(self) -> None:
-        # Inputs 0 and 1 are nearly the same; 2 stands alone, and is no larger.
-        moment = np.float32([[1, 0.99, 0], [0.99, 1, 0], [0, 0, 1]])
-        statistics = Calibrated(second_moment=moment)
-        after = prune([[0.5, 0.6, 0.4]], statistics, method="surgeon", ratio=0.67)
-        assert after.tolist() == [[0, 0, np.float32(0.4)]]
-        diagonal = Calibrated(second_moment=np.ones(3, np.float32))
-        assert PRUNE.apply("a", part_of([[1, 2, 3]]), {"method": "surgeon", "ratio": 0.5}, diagonal) is None
-
     def test_double_precision_is_not_rounded(self) -> None:
         numbers = np.float64([1 / 3, 1e-9, -2 / 3])
         found = PRUNE.apply("a", Part(TensorSpec("F64", (3,)), numbers.view(np.uint8)), {"threshold": 0.1})
@@ -105,6 +98,111 @@ class TestSingleWeights:
         assert after[[0, 7]].tobytes() == weights[[0, 7]].tobytes()
         assert not np.delete(after, [0, 7], axis=0).any()
         assert PRUNE.apply("a", part_of(weights), {"ratio": 1, "keep_rows": [10]}) is None
+
+
+class TestSurgeon:
+    """Optimal brain surgeon: what goes is what the others of the row make up for."""
+
+    @staticmethod
+    def moment(n_inputs: int, seed: int = 0) -> Array:
+        """Of inputs that have much in common."""
+        drawn = np.random.default_rng(seed)
+        inputs = drawn.standard_normal((4 * n_inputs, n_inputs)) @ drawn.standard_normal((n_inputs, n_inputs))
+        return np.float32(inputs.T @ inputs / len(inputs))
+
+    @staticmethod
+    def apply(weights: Array, statistics: Calibrated, dtype: str = "F32", **options: object) -> Array:
+        found = PRUNE.apply("a", part_of(weights, dtype), {"method": "surgeon", **options}, statistics)
+        assert found is not None
+        return numbers_of(found)
+
+    @staticmethod
+    def error(weights: Array, after: Array, moment: Array) -> float:
+        difference = np.float64(after) - weights
+        return float(np.einsum("ij,jk,ik->", difference, np.float64(moment), difference))
+
+    def test_of_two_inputs_that_are_the_same_one_goes_and_the_other_takes_its_weight(self) -> None:
+        moment = np.float32([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+        after = self.apply(np.float32([[0.5, 0.6, 0.4]]), Calibrated(second_moment=moment), ratio=0.34)
+        # Weights that are alike are not both unimportant: after one of them, the other is all there is.
+        assert after[0].tolist() == [0, pytest.approx(1.1, rel=0.02), pytest.approx(0.4, rel=1e-6)]
+        after = self.apply(np.float32([[0.5, 0.6, 0.4]]), Calibrated(second_moment=moment), ratio=0.67)
+        assert after[0].tolist() == [0, pytest.approx(1.1, rel=0.02), 0]
+
+    def test_it_removes_one_by_one_what_costs_the_least(self) -> None:
+        moment, weights = self.moment(7), np.float64(normal(1, 7))
+        damped = np.float64(moment) + DAMPING * np.diag(moment).mean() * np.eye(7)
+
+        def best(kept: list[int]) -> Array:
+            found = np.zeros(7)
+            found[kept] = np.linalg.solve(damped[np.ix_(kept, kept)], (damped @ weights[0])[kept])
+            return found
+
+        kept = list(range(7))
+        for gone in range(1, 7):
+            trials = [best([other for other in kept if other != each]) for each in kept]
+            kept.remove(kept[int(np.argmin([self.error(weights, trial[None], damped) for trial in trials]))])
+            after = self.apply(np.float32(weights), Calibrated(second_moment=moment), ratio=gone / 7 + 1e-6)
+            assert np.allclose(after[0], best(kept), rtol=1e-3, atol=1e-5)
+
+    def test_the_output_errs_less_than_by_any_other_method(self) -> None:
+        moment, weights = self.moment(48), normal(16, 48)
+        statistics = Calibrated(second_moment=moment)
+        others = [prune(weights, statistics, method=each, ratio=0.5) for each in ("magnitude", "activation")]
+        after = self.apply(weights, statistics, ratio=0.5)
+        assert np.count_nonzero(after) == weights.size // 2
+        error = self.error(weights, after, moment)
+        assert error < 0.5 * min(self.error(weights, other, moment) for other in others)
+
+    def test_of_many_inputs_each_block_is_chosen_from_on_its_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moment, weights = self.moment(48), normal(16, 48)
+        statistics = Calibrated(second_moment=moment)
+        whole = self.error(weights, self.apply(weights, statistics, ratio=0.5), moment)
+        monkeypatch.setattr(surgeon, "MAX_INPUTS", 20)
+        blocks = self.error(weights, self.apply(weights, statistics, ratio=0.5), moment)
+        plain = self.error(weights, prune(weights, statistics, method="activation", ratio=0.5), moment)
+        assert whole < blocks < 0.7 * plain
+
+    def test_modules_whose_weights_lie_the_other_way_get_the_same(self) -> None:
+        moment, weights = self.moment(12), normal(5, 12)
+        straight = self.apply(weights, Calibrated(second_moment=moment), ratio=0.5)
+        turned = self.apply(weights.T.copy(), Calibrated("conv1d", second_moment=moment), ratio=0.5)
+        assert straight.tobytes() == turned.T.tobytes()
+
+    def test_kernels_of_convolutions_are_rows_of_inputs(self) -> None:
+        moment, weights = self.moment(12), normal(5, 12)
+        straight = self.apply(weights, Calibrated(second_moment=moment), ratio=0.5)
+        kernels = self.apply(weights.reshape(5, 3, 2, 2), Calibrated("conv", second_moment=moment), ratio=0.5)
+        assert straight.tobytes() == kernels.tobytes()
+
+    @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+    def test_rows_that_lose_nothing_keep_their_bits(self, dtype: str) -> None:
+        weights = numbers_of(part_of(normal(6, 12), dtype))
+        statistics = Calibrated(second_moment=self.moment(12))
+        after = self.apply(weights, statistics, dtype, ratio=0.5, keep_rows=[1, 4])
+        assert after[[1, 4]].tobytes() == weights[[1, 4]].tobytes()
+        assert not np.array_equal(after[0], weights[0])
+
+    def test_numbers_too_large_for_the_type_leave_the_tensor_as_it_is(self) -> None:
+        moment = np.float32([[1, 1], [1, 1]])
+        part = part_of(np.float32([[60000, 50000]]), "F16")
+        options = {"method": "surgeon", "ratio": 0.5}
+        assert PRUNE.apply("a", part, options, Calibrated(second_moment=moment)) is None
+
+    def test_moments_that_are_none_and_inputs_that_never_vary_do_no_harm(self) -> None:
+        for moment in (np.zeros((3, 3)), -np.eye(3), [[1, 5, 0], [5, 1, 0], [0, 0, 1]], np.diag([1, 0, 1])):
+            after = self.apply(normal(4, 3), Calibrated(second_moment=np.float32(moment)), ratio=0.5)
+            assert np.isfinite(after).all()
+            assert np.count_nonzero(after) <= 6
+
+    def test_without_the_whole_moment_tensors_are_left_alone(self) -> None:
+        diagonal = Calibrated(second_moment=np.ones(3, np.float32))
+        other = Calibrated(second_moment=np.eye(4, dtype=np.float32))
+        for statistics in (None, diagonal, other):
+            options = {"method": "surgeon", "ratio": 0.5}
+            assert PRUNE.apply("a", part_of([[1, 2, 3]]), options, statistics) is None
 
 
 class TestSlices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -145,3 +146,41 @@ def test_a_mask_makes_positive_zeros_of_whatever_it_hides() -> None:
     hidden = torch.tensor([-1.0, math.nan, math.inf, 2.0])
     made = Mask(torch.tensor([False, False, False, True]))(hidden)
     assert made.numpy().tobytes() == np.array([0, 0, 0, 2], "<f4").tobytes()
+
+
+class TestSurgeon:
+    @staticmethod
+    def model_and_inputs() -> tuple[nn.Sequential, torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(24, 10), nn.ReLU(), nn.Linear(10, 4))
+        return model, torch.randn(400, 24) @ torch.randn(24, 24)
+
+    def test_what_is_left_makes_up_for_what_is_gone(self) -> None:
+        model, inputs = self.model_and_inputs()
+        calibration = cmpk.calibrate(model, [inputs])
+        errors = {}
+        for method in ("magnitude", "activation", "surgeon"):
+            pruned = copy.deepcopy(model)
+            shares = train.prune(
+                pruned, names=["0.weight"], ratio=0.5, method=method, calibration=calibration
+            )
+            assert shares == {"0.weight": 0.5}
+            errors[method] = float((pruned[0](inputs) - model[0](inputs)).detach().square().mean())
+        assert errors["surgeon"] < 0.5 * min(errors["magnitude"], errors["activation"])
+
+    def test_further_pruning_starts_from_what_was_left(self) -> None:
+        model, inputs = self.model_and_inputs()
+        calibration = cmpk.calibrate(model, [inputs])
+        at_once, by_steps = copy.deepcopy(model), copy.deepcopy(model)
+        train.prune(at_once, ratio=0.5, method="surgeon", calibration=calibration)
+        for ratio in (0.2, 0.4, 0.5):
+            train.prune(by_steps, ratio=ratio, method="surgeon", calibration=calibration)
+        assert (at_once[0].weight == 0).equal(by_steps[0].weight == 0)
+        assert torch.allclose(at_once[0].weight, by_steps[0].weight, rtol=1e-3, atol=1e-5)
+
+    def test_weights_that_share_values_cannot_make_up_for_others(self) -> None:
+        model, inputs = self.model_and_inputs()
+        calibration = cmpk.calibrate(model, [inputs])
+        train.share(model, 8)
+        with pytest.raises(PassError, match="prune before they are shared"):
+            train.prune(model, ratio=0.5, method="surgeon", calibration=calibration)
