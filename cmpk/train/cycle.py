@@ -124,7 +124,7 @@ def compress_to(
     PassError
         If the rungs don't descend, or have no epochs.
     SourceError
-        If the checkpoint in the folder is of another cycle.
+        If the checkpoint in the folder is of another run.
     """
     cycle = cycle or Cycle()
     if not cycle.kept or list(cycle.kept) != sorted(set(cycle.kept), reverse=True) or cycle.kept[0] > 1:

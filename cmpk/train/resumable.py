@@ -210,7 +210,7 @@ class Resumable(ABC, Generic[Made]):
         found = torch.load(path, weights_only=True)
         if found["cycle"] != self.identity():
             raise SourceError(
-                f"{os.fspath(path)!r} is of another cycle or model: give another folder, or delete this one"
+                f"{os.fspath(path)!r} is of another run or model: give another folder, or delete this one"
             )
         self.done, self.number, self.state = found["done"], found["number"], found["state"]
         self._log = found["log"]

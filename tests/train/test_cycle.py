@@ -129,7 +129,7 @@ def test_a_cycle_ends_at_its_budget_or_at_its_floor(unbroken: Path, tmp_path: Pa
 
 
 def test_checkpoints_of_other_cycles_and_rungs_that_do_not_descend_are_refused(unbroken: Path) -> None:
-    with pytest.raises(SourceError, match="another cycle"):
+    with pytest.raises(SourceError, match="another run"):
         compress(unbroken, cycle=Cycle(kept=(0.5,)))
     with pytest.raises(PassError, match="descending"):
         compress(unbroken, cycle=Cycle(kept=(0.1, 0.5)))

@@ -198,7 +198,7 @@ def test_the_last_step_there_is_ends_it_without_a_choice(tmp_path: Path) -> None
 def test_checkpoints_of_other_runs_and_runs_without_an_end_are_refused(
     unbroken: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(SourceError, match="another cycle"):
+    with pytest.raises(SourceError, match="another run"):
         compress(unbroken, plan=ByLayer(share=0.5))
     with pytest.raises(PassError, match="give a budget"):
         compress(tmp_path, parameters=None)

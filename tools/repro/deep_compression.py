@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import multiprocessing
 import subprocess
@@ -141,14 +142,14 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
     seen = folder / "predictions.jsonl"
 
     def train(student: nn.Module, epoch: Epoch) -> None:
+        steps = itertools.count(1)
+
         def after_step(done: float) -> None:
-            after_step.count += 1  # type: ignore[attr-defined]
             if epoch.phase == "share" and done >= _CODES_UNTIL:
                 freeze(student)
-            elif epoch.phase == "share" and after_step.count % _STEPS_BETWEEN_CODES == 0:  # type: ignore[attr-defined]
+            elif epoch.phase == "share" and next(steps) % _STEPS_BETWEEN_CODES == 0:
                 reassign(student, rate=experiment.cycle.rate)
 
-        after_step.count = 0  # type: ignore[attr-defined]
         train_epoch(
             student,
             images,
@@ -250,6 +251,7 @@ def _report(experiment: Experiment, results: Sequence[SeedResult], data: str, se
         f"{first.run.nbytes / 1000:.1f} kB, {first.run.error:.2f}%"
     )
     say("\nEvery rung, all seeds: weights kept, bytes of the file, ratio, points of error over the baseline")
+    no_loss_ratio = None
     for points in zip(*(result.curve for result in results), strict=True):
         over = [point[2] - result.run.baseline_error for point, result in zip(points, results, strict=True)]
         nbytes = sum(point[1] for point in points) / len(points)
@@ -257,6 +259,9 @@ def _report(experiment: Experiment, results: Sequence[SeedResult], data: str, se
             f"{points[0][0]:6.1%} {nbytes:8.0f} {dense / nbytes:6.1f}x   mean {sum(over) / len(over):+.2f}, "
             f"worst {max(over):+.2f}"
         )
+        if round(sum(over), 6) <= 0:
+            no_loss_ratio = round(dense / nbytes, 2)
+    say(f"smallest that errs no more than the baseline, mean of all seeds: {no_loss_ratio}x")
     no_loss = [_no_loss(result) for result in results]
     for run, nbytes in zip(runs, no_loss, strict=True):
         found = f"{nbytes} bytes, {dense / nbytes:.1f}x" if nbytes else "none of these"
@@ -267,6 +272,7 @@ def _report(experiment: Experiment, results: Sequence[SeedResult], data: str, se
             runs,
             seconds,
             data=data,
+            no_loss_ratio=no_loss_ratio,
             no_loss_nbytes=no_loss,
             same_predictions=all(result.same_predictions for result in results),
         )
