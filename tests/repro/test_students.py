@@ -16,6 +16,7 @@ from tools.repro import binary, distillation, layerwise
 from tools.repro.classifier import fit
 from tools.repro.data import DataError, Images, load_images
 from tools.repro.models import lenet_5
+from tools.repro.teachers import said_together, teacher_seeds
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def few(images: Images, n: int) -> Images:
 def test_a_taught_student_is_better_than_the_same_one_alone_and_is_packed_small(
     baseline: Path, images: Images, tmp_path: Path
 ) -> None:
-    shutil.copy(baseline, tmp_path / "teacher.pt")
-    plan = distillation.Plan(student=40, compressed=12, batch=32, n_images=500)
+    shutil.copy(baseline, tmp_path / f"baseline-{images.name}-8-0.pt")
+    plan = distillation.Plan(teachers=1, student=40, compressed=12, batch=32, n_images=500)
     run, others = distillation.run_seed(0, tmp_path, images, plan)
     assert run.baseline_error < 18
     assert others["student_ratio"] > 10
@@ -60,14 +61,16 @@ def test_a_taught_student_is_better_than_the_same_one_alone_and_is_packed_small(
     assert run.error < others["alone_error"] - 2
     assert run.ratio > 120
     # What is kept on disk is not trained again, and comes to the same file.
-    before = (tmp_path / "student.cmpk").read_bytes()
-    (tmp_path / "student.cmpk").unlink()
+    file = tmp_path / "seed-0" / "student.cmpk"
+    before = file.read_bytes()
+    file.unlink()
     assert distillation.run_seed(0, tmp_path, images, plan) == (run, others)
-    assert (tmp_path / "student.cmpk").read_bytes() == before
+    assert file.read_bytes() == before
 
 
 def test_lenet_5_has_binary_and_ternary_weights(baseline: Path, images: Images, tmp_path: Path) -> None:
-    shutil.copy(baseline, tmp_path / "baseline.pt")
+    (tmp_path / "seed-0").mkdir()
+    shutil.copy(baseline, tmp_path / "seed-0" / f"baseline-{images.name}-8-0.pt")
     plan = binary.Plan(few_levels=2, batch=64)
     run, others = binary.run_seed(0, tmp_path, few(images, 3000), plan)
     assert run.baseline_error < 18
@@ -75,7 +78,7 @@ def test_lenet_5_has_binary_and_ternary_weights(baseline: Path, images: Images, 
     assert others["ternary_error"] < run.baseline_error + 2.5
     assert run.ratio > 28
     assert others["ternary_ratio"] > 18
-    with cmpk.open(tmp_path / "binary.cmpk") as archive:
+    with cmpk.open(tmp_path / "seed-0" / "binary.cmpk") as archive:
         for name in ("conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"):
             assert archive.entry(name).data.encoding == "affine"
 
@@ -91,3 +94,16 @@ def test_a_small_cnn_keeps_a_tenth_of_its_parameters(images: Images, tmp_path: P
     assert run.ratio > 30
     # What is finished is not done again.
     assert layerwise.run_seed(0, tmp_path, fewer, plan) == (run, others)
+
+
+def test_teachers_are_those_of_one_seed_and_of_the_lowest_others() -> None:
+    assert [teacher_seeds(seed, 3) for seed in (0, 1, 2, 7)] == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [7, 0, 1]]
+    assert teacher_seeds(5, 1) == [5]
+
+
+def test_what_teachers_say_together_is_the_mean_of_their_probabilities() -> None:
+    sure, unsure = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2))
+    inputs = torch.randn(5, 1, 2, 2)
+    one, other = (torch.softmax(each(inputs) / 2, 1) for each in (sure, unsure))
+    together = said_together([sure, unsure], inputs, 2.0)
+    assert torch.allclose(torch.softmax(together / 2, 1), (one + other) / 2, atol=1e-6)

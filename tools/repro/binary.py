@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from cmpk import train
-from tools.repro.classifier import error_of, fit, logits_of, train_epoch
+from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import Images
 from tools.repro.models import lenet_5, n_parameters
 from tools.repro.report import Run, say
 from tools.repro.stages import Packed, main, packed, trained
+from tools.repro.teachers import baseline
 
 __all__ = ["Plan", "run_seed"]
 
@@ -44,7 +45,7 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
     ----------
     seed : int
     folder : path
-        Where models and files are kept.
+        Of all seeds: where models and files are kept.
     images : Images
     plan : Plan, optional
 
@@ -56,20 +57,24 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
         The ternary one: ``ternary_error`` in percent, ``ternary_nbytes`` and ``ternary_ratio``.
     """
     plan = plan or Plan()
-    torch.manual_seed(seed)
-    baseline = trained(
-        folder / "baseline.pt",
-        lenet_5(),
-        lambda model: fit(model, images, plan.baseline, _LEARNING_RATE, seed, plan.batch),
+    folder = folder / f"seed-{seed}"
+    original = baseline(
+        folder,
+        lenet_5,
+        images,
+        epochs=plan.baseline,
+        learning_rate=_LEARNING_RATE,
+        seed=seed,
+        batch=plan.batch,
     )
-    baseline_error = error_of(baseline, images)
+    baseline_error = error_of(original, images)
     say(f"seed {seed}: baseline {baseline_error:.2f}%")
-    wanted = logits_of(baseline, images.train)
-    dense = 4 * n_parameters(baseline)
+    wanted = logits_of(original, images.train)
+    dense = 4 * n_parameters(original)
 
     def made(kind: str, few: Callable[[nn.Module], None]) -> Packed:
         model = lenet_5()
-        model.load_state_dict(baseline.state_dict())
+        model.load_state_dict(original.state_dict())
         few(model)
         trained(folder / f"{kind}.pt", model, lambda each: _learn(each, images, plan, seed, wanted))
         file = packed(folder / f"{kind}.cmpk", model, images, lenet_5)

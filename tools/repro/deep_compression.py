@@ -3,7 +3,7 @@
     python -m tools.repro.deep_compression lenet-300-100
 
 What it does beyond the paper: masks grow with training, by a cubic schedule; the pruned model learns from
-the baseline, or from what it and others like it say together; weights may change their shared values while
+what its baseline and those of other seeds say together; weights may change their shared values while
 these are trained.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import multiprocessing
 import subprocess
 import sys
 import time
@@ -27,11 +26,13 @@ from torch import nn
 
 import cmpk.torch
 from cmpk.train import Cycle, Epoch, Result, Trial, compress_to, freeze, reassign, trained_state
-from tools.repro.classifier import error_of, fit, logits_of, train_epoch
+from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import WORK, DataError, Images, load_images
 from tools.repro.models import lenet_5, lenet_300_100, n_parameters
 from tools.repro.paper import print_table
 from tools.repro.report import Run, final_line, say, summary
+from tools.repro.stages import in_processes
+from tools.repro.teachers import baseline, said_together, teacher_seeds
 
 __all__ = ["EXPERIMENTS", "Experiment", "SeedResult", "run_seed"]
 
@@ -55,7 +56,7 @@ class Experiment:
     chosen : float
         The rung whose file is the result, settled before anything was tested.
     teachers : int
-        Models that the compressed one learns from: the baseline, and others trained like it.
+        Models that the compressed one learns from: the baseline, and those of other seeds.
     batch : int
     """
 
@@ -109,8 +110,9 @@ EXPERIMENTS: Final = {
         "lenet-5",
         lenet_5,
         8,
-        Cycle(kept=(0.08, 0.06, 0.04, 0.025), prune_epochs=2, recovery_epochs=2, share_epochs=2, first=4),
+        Cycle(kept=(0.06, 0.04, 0.025), prune_epochs=2, recovery_epochs=2, share_epochs=2, first=4),
         0.06,
+        teachers=3,
     ),
 }
 
@@ -128,17 +130,15 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
     experiment : Experiment
     seed : int
     folder : path
-        Where the baseline, the checkpoints and the files go.
+        Of all seeds: where baselines, checkpoints and files go.
     images : Images
     """
+    model, *others = (_baseline(experiment, each, folder, images) for each in _teachers(experiment, seed))
+    folder = folder / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    model = _baseline(experiment, seed, folder, images)
     baseline_error = error_of(model, images)
     say(f"seed {seed}: baseline error {baseline_error:.2f}%")
-    others = [
-        _baseline(experiment, 1000 * index + seed, folder, images) for index in range(1, experiment.teachers)
-    ]
-    teacher = _said_together([model, *others], images.train)
+    teacher = said_together([model, *others], images.train, _TEMPERATURE)
     seen = folder / "predictions.jsonl"
 
     def train(student: nn.Module, epoch: Epoch) -> None:
@@ -181,22 +181,20 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
     return _result(experiment, seed, folder, images, baseline_error, result)
 
 
+def _teachers(experiment: Experiment, seed: int) -> list[int]:
+    return teacher_seeds(seed, experiment.teachers)
+
+
 def _baseline(experiment: Experiment, seed: int, folder: Path, images: Images) -> nn.Sequential:
-    path = folder / f"baseline-{images.name}-{experiment.baseline_epochs}-{seed}.pt"
-    torch.manual_seed(seed)
-    model = experiment.make()
-    if path.exists():
-        model.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        fit(model, images, experiment.baseline_epochs, _LEARNING_RATES["baseline"], seed, experiment.batch)
-        torch.save(model.state_dict(), path)
-    return model
-
-
-def _said_together(models: Sequence[nn.Module], inputs: torch.Tensor) -> torch.Tensor:
-    """Logits of the mean of what models say at the temperature at which they teach."""
-    probabilities = [torch.softmax(logits_of(model, inputs) / _TEMPERATURE, 1) for model in models]
-    return _TEMPERATURE * torch.stack(probabilities).mean(0).log()
+    return baseline(
+        folder,
+        experiment.make,
+        images,
+        epochs=experiment.baseline_epochs,
+        learning_rate=_LEARNING_RATES["baseline"],
+        seed=seed,
+        batch=experiment.batch,
+    )
 
 
 def _result(
@@ -285,9 +283,12 @@ def _no_loss(result: SeedResult) -> int | None:
     )
 
 
-def _seed_in_process(name: str, seed: int, n_threads: int) -> SeedResult:
-    torch.set_num_threads(n_threads)
-    return run_seed(EXPERIMENTS[name], seed, WORK / name / f"seed-{seed}", load_images())
+def _baseline_in_process(name: str, seed: int, folder: Path) -> None:
+    _baseline(EXPERIMENTS[name], seed, folder, load_images())
+
+
+def _seed_in_process(name: str, seed: int, folder: Path) -> SeedResult:
+    return run_seed(EXPERIMENTS[name], seed, folder, load_images())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -311,9 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = load_images().name  # fetched once, before processes ask for it
     except DataError as error:
         parser.error(str(error))
-    tasks = [(experiment.name, seed, 1) for seed in options.seeds]
-    with multiprocessing.get_context("spawn").Pool(min(options.jobs, len(tasks))) as pool:
-        results = pool.starmap(_seed_in_process, tasks, chunksize=1)
+    folder = WORK / experiment.name / data
+    trained = sorted({each for seed in options.seeds for each in _teachers(experiment, seed)})
+    in_processes(_baseline_in_process, [(experiment.name, seed, folder) for seed in trained], options.jobs)
+    tasks = [(experiment.name, seed, folder) for seed in options.seeds]
+    results = in_processes(_seed_in_process, tasks, options.jobs)
     seconds = time.perf_counter() - started
     (WORK / experiment.name / "results.json").write_text(
         json.dumps([asdict(result) | {"run": result.run._asdict()} for result in results], indent=1)

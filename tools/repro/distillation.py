@@ -2,10 +2,10 @@
 
     python -m tools.repro.distillation
 
-The teacher is LeNet-5 as trained on the labels. Two students begin with the same weights and see the same
-images in the same order: one learns from the labels, one also from the teacher's softened predictions
-(Hinton, Vinyals and Dean 2015). The second is then pruned and trained with weights of 4 bits, by the same
-teacher, and packed. Ratios are those of the whole file and the teacher's parameters in single precision.
+The teachers are three LeNet-5 as trained on the labels, and what they say together (Hinton, Vinyals and Dean
+2015). Two students begin with the same weights and see the same images in the same order: one learns from the
+labels, one from the teachers. The second is then pruned and trained with weights of 4 bits, by the same
+teachers, and packed. Ratios are those of the whole file, or the student, and one teacher in single precision.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ import torch
 from torch import nn
 
 from cmpk import train
-from tools.repro.classifier import error_of, fit, logits_of, train_epoch
+from tools.repro.classifier import error_of, train_epoch
 from tools.repro.data import Images
 from tools.repro.models import lenet_5, n_parameters
 from tools.repro.report import Run, say
 from tools.repro.stages import main, packed, trained
+from tools.repro.teachers import baseline, said_together, teacher_seeds
 
 __all__ = ["Plan", "run_seed", "small_lenet"]
 
-_TEMPERATURE: Final = 4.0
-_LABEL_SHARE: Final = 0.3
-"""Of the labels in the loss of those that are taught."""
-
+_TEMPERATURE: Final = 1.0
 _LEARNING_RATES: Final = {"teacher": 1e-3, "student": 3e-3, "compressed": 1e-3}
 _KEPT: Final = 0.3
 """Of the student's weights, in the archive."""
@@ -42,13 +40,16 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
+    teachers : int
+        Models that the student learns from: one trained with its seed, and those of other seeds.
     teacher, student, compressed : int
-        Epochs of the teacher, of each student, and of the compressed one.
+        Epochs of each teacher, of each student, and of the compressed one.
     batch : int
     n_images : int
         The students see the first so many; the teacher has seen all.
     """
 
+    teachers: int = 3
     teacher: int = 8
     student: int = 20
     compressed: int = 12
@@ -79,31 +80,29 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
     ----------
     seed : int
     folder : path
-        Where models and the file are kept.
+        Of all seeds: where models and files are kept.
     images : Images
     plan : Plan, optional
 
     Returns
     -------
     Run
-        The teacher, and the file.
+        One teacher, and the file.
     dict
-        Errors of the students in percent: ``alone_error``, ``student_error``; and by how much one has
-        gained.
+        Errors in percent: ``teacher_error`` of all teachers together, ``alone_error`` and ``student_error``;
+        and the ``gain``, by how much the second is better.
     """
     plan = plan or Plan()
-    torch.manual_seed(seed)
-    teacher = trained(
-        folder / "teacher.pt",
-        lenet_5(),
-        lambda model: fit(model, images, plan.teacher, _LEARNING_RATES["teacher"], seed, plan.batch),
-    )
-    baseline_error = error_of(teacher, images)
-    say(f"seed {seed}: teacher {baseline_error:.2f}%")
+    teachers = [_teacher(each, folder, images, plan) for each in teacher_seeds(seed, plan.teachers)]
+    folder = folder / f"seed-{seed}"
+    baseline_error = error_of(teachers[0], images)
+    together = said_together(teachers, images.test, _TEMPERATURE).argmax(1) != images.test_labels
+    teacher_error = 100 * float(together.double().mean())
+    say(f"seed {seed}: a teacher alone {baseline_error:.2f}%, {plan.teachers} together {teacher_error:.2f}%")
     images = images._replace(
         train=images.train[: plan.n_images], train_labels=images.train_labels[: plan.n_images]
     )
-    wanted = logits_of(teacher, images.train)
+    wanted = said_together(teachers, images.train, _TEMPERATURE)
     alone, student = (
         _student(seed, folder / f"{kind}.pt", images, plan, given)
         for kind, given in (("alone", None), ("student", wanted))
@@ -119,15 +118,32 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
         lambda model: _learn(model, images, "compressed", plan, seed, wanted),
     )
     file = packed(folder / "student.cmpk", student, images, small_lenet)
-    ratio = 4 * n_parameters(teacher) / file.nbytes
+    ratio = 4 * n_parameters(teachers[0]) / file.nbytes
     say(f"seed {seed}: compressed {file.error:.2f}%, {file.nbytes:,} bytes, {ratio:.0f} times smaller")
     errors = {
+        "teacher_error": round(teacher_error, 4),
         "alone_error": round(alone_error, 4),
         "student_error": round(student_error, 4),
         "gain": round(alone_error - student_error, 4),
-        "student_ratio": n_parameters(teacher) / n_parameters(small_lenet()),
+        "student_ratio": n_parameters(teachers[0]) / n_parameters(small_lenet()),
     }
     return Run(seed, round(baseline_error, 4), round(file.error, 4), file.nbytes, ratio), errors
+
+
+def _teacher(seed: int, folder: Path, images: Images, plan: Plan) -> nn.Sequential:
+    return baseline(
+        folder,
+        lenet_5,
+        images,
+        epochs=plan.teacher,
+        learning_rate=_LEARNING_RATES["teacher"],
+        seed=seed,
+        batch=plan.batch,
+    )
+
+
+def _train_teacher(seed: int, folder: Path, images: Images) -> None:
+    _teacher(seed, folder, images, Plan())
 
 
 def _student(seed: int, path: Path, images: Images, plan: Plan, teacher: torch.Tensor | None) -> nn.Module:
@@ -151,14 +167,13 @@ def _learn(
             state=state,
             teacher=teacher,
             temperature=_TEMPERATURE,
-            label_share=_LABEL_SHARE,
             batch=plan.batch,
         )
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run all seeds."""
-    return main("distillation", run_seed, arguments, __doc__ or "")
+    return main("distillation", run_seed, arguments, __doc__ or "", first=_train_teacher)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional
 
 from cmpk.train import ByLayer, Epoch, compress_by_layer
-from tools.repro.classifier import error_of, fit, logits_of, train_epoch
+from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import Images
 from tools.repro.models import n_parameters, small_cnn
 from tools.repro.report import Run, say
-from tools.repro.stages import checked, main, trained
+from tools.repro.stages import checked, main
+from tools.repro.teachers import baseline
 
 __all__ = ["Plan", "run_seed"]
 
@@ -65,7 +66,7 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
     ----------
     seed : int
     folder : path
-        Where models and files are kept.
+        Of all seeds: where models and files are kept.
     images : Images
     plan : Plan, optional
 
@@ -83,15 +84,19 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
     held = held._replace(
         train=images.train[: -plan.held_out], train_labels=images.train_labels[: -plan.held_out]
     )
-    torch.manual_seed(seed)
-    baseline = trained(
-        folder / "baseline.pt",
-        small_cnn(),
-        lambda model: fit(model, held, plan.baseline, _LEARNING_RATE, seed, plan.batch),
+    folder = folder / f"seed-{seed}"
+    original = baseline(
+        folder,
+        small_cnn,
+        held,
+        epochs=plan.baseline,
+        learning_rate=_LEARNING_RATE,
+        seed=seed,
+        batch=plan.batch,
     )
-    baseline_error = error_of(baseline, images)
+    baseline_error = error_of(original, images)
     say(f"seed {seed}: baseline {baseline_error:.2f}%")
-    teacher = logits_of(baseline, held.train)
+    teacher = logits_of(original, held.train)
     predictions = folder / "predictions.pt"
 
     def train(model: nn.Module, epoch: Epoch) -> None:
@@ -116,9 +121,9 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
         logits = logits_of(model, held.train[: plan.measured])
         return -float(functional.cross_entropy(logits, held.train_labels[: plan.measured]))
 
-    n_before = n_parameters(baseline)
+    n_before = n_parameters(original)
     result = compress_by_layer(
-        baseline,
+        original,
         train,
         evaluate,
         folder / "steps",

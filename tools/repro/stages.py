@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from tools.repro.classifier import logits_of
 from tools.repro.data import WORK, DataError, Images, load_images
 from tools.repro.report import Run, final_line, summary
 
-__all__ = ["Packed", "checked", "main", "packed", "trained"]
+__all__ = ["Packed", "checked", "in_processes", "main", "packed", "trained"]
+
+Found = TypeVar("Found")
 
 _PREDICT = """
 import sys, numpy, torch, cmpk.torch
@@ -60,7 +62,7 @@ def trained(path: Path, model: nn.Module, fit: Callable[[nn.Module], object]) ->
         return model
     fit(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     torch.save(model.state_dict(), partial)
     os.replace(partial, path)
     return model
@@ -99,11 +101,22 @@ def checked(
     return Packed(path, images, factory)
 
 
+def in_processes(
+    function: Callable[..., Found], tasks: Sequence[tuple[object, ...]], n_jobs: int
+) -> list[Found]:
+    """Call a function of a module with each of some arguments, so many at a time, a core each."""
+    with multiprocessing.get_context("spawn").Pool(
+        min(n_jobs, len(tasks)), torch.set_num_threads, (1,)
+    ) as pool:
+        return pool.starmap(function, tasks, chunksize=1)
+
+
 def main(
     name: str,
     run_seed: Callable[[int, Path, Images], tuple[Run, dict[str, Any]]],
     arguments: Sequence[str] | None,
     note: str,
+    first: Callable[[int, Path, Images], object] | None = None,
 ) -> int:
     """Run the seeds, one core each, and print what they came to.
 
@@ -112,11 +125,14 @@ def main(
     name : str
         Of the reproduction, and of its folder in ``.repro``.
     run_seed : function
-        Of a module, given a seed, its folder and the images: the run, and what else there is to tell.
+        Of a module, given a seed, the folder of all seeds and the images: the run, and what else there is to
+        tell.
     arguments : sequence of str, optional
         Of the command line.
     note : str
         Description, for its help.
+    first : function, optional
+        What is called for all seeds before any is run.
     """
     parser = argparse.ArgumentParser(description=note, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -127,9 +143,10 @@ def main(
         data = load_images().name  # fetched once, before processes ask for it
     except DataError as error:
         parser.error(str(error))
-    tasks = [(run_seed, seed, WORK / name / f"{data}-seed-{seed}") for seed in options.seeds]
-    with multiprocessing.get_context("spawn").Pool(min(options.jobs, len(tasks))) as pool:
-        results = pool.starmap(_in_process, tasks, chunksize=1)
+    folder = WORK / name / data
+    if first is not None:
+        in_processes(_with_images, [(first, seed, folder) for seed in options.seeds], options.jobs)
+    results = in_processes(_with_images, [(run_seed, seed, folder) for seed in options.seeds], options.jobs)
     runs, others = [run for run, _ in results], [other for _, other in results]
     (WORK / name / "results.json").write_text(
         json.dumps([run._asdict() | other for run, other in results], indent=1)
@@ -142,8 +159,5 @@ def main(
     return 0
 
 
-def _in_process(
-    run_seed: Callable[[int, Path, Images], tuple[Run, dict[str, Any]]], seed: int, folder: Path
-) -> tuple[Run, dict[str, Any]]:
-    torch.set_num_threads(1)
-    return run_seed(seed, folder, load_images())
+def _with_images(function: Callable[[int, Path, Images], Found], seed: int, folder: Path) -> Found:
+    return function(seed, folder, load_images())

@@ -1,0 +1,47 @@
+"""Models trained on the labels: baselines, and what several of them say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tools.repro.classifier import fit, logits_of
+from tools.repro.data import Images
+from tools.repro.stages import trained
+
+__all__ = ["baseline", "said_together", "teacher_seeds"]
+
+
+def baseline(
+    folder: Path,
+    make: Callable[[], nn.Sequential],
+    images: Images,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    batch: int,
+) -> nn.Sequential:
+    """A model trained on the labels alone; kept in a folder, and trained there once."""
+    torch.manual_seed(seed)
+    model = make()
+    path = folder / f"baseline-{images.name}-{epochs}-{seed}.pt"
+    trained(path, model, lambda each: fit(each, images, epochs, learning_rate, seed, batch))
+    return model
+
+
+def teacher_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of the models that one learns from: its own, and the lowest others.
+
+    Of seeds 0, 1 and 2 with three teachers each, all have the same.
+    """
+    return [seed, *(other for other in range(count) if other != seed)][:count]
+
+
+def said_together(models: Sequence[nn.Module], inputs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits of the mean of what models say at the temperature at which they teach; (inputs, classes)."""
+    probabilities = [torch.softmax(logits_of(model, inputs) / temperature, 1) for model in models]
+    return temperature * torch.stack(probabilities).mean(0).log()
