@@ -16,7 +16,7 @@ from tools.repro import binary, distillation, layerwise
 from tools.repro.classifier import fit
 from tools.repro.data import DataError, Images, load_images
 from tools.repro.models import lenet_5
-from tools.repro.teachers import said_together, teacher_seeds
+from tools.repro.teachers import teacher_seeds
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,3 @@ def test_a_small_cnn_keeps_a_tenth_of_its_parameters(images: Images, tmp_path: P
 def test_teachers_are_those_of_one_seed_and_of_the_lowest_others() -> None:
     assert [teacher_seeds(seed, 3) for seed in (0, 1, 2, 7)] == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [7, 0, 1]]
     assert teacher_seeds(5, 1) == [5]
-
-
-def test_what_teachers_say_together_is_the_mean_of_their_probabilities() -> None:
-    sure, unsure = (torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2))
-    inputs = torch.randn(5, 1, 2, 2)
-    one, other = (torch.softmax(each(inputs) / 2, 1) for each in (sure, unsure))
-    together = said_together([sure, unsure], inputs, 2.0)
-    assert torch.allclose(torch.softmax(together / 2, 1), (one + other) / 2, atol=1e-6)

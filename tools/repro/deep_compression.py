@@ -25,14 +25,14 @@ import torch
 from torch import nn
 
 import cmpk.torch
-from cmpk.train import Cycle, Epoch, Result, Trial, compress_to, freeze, reassign, trained_state
+from cmpk.train import Cycle, Ensemble, Epoch, Result, Trial, compress_to, freeze, reassign, trained_state
 from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import WORK, DataError, Images, load_images
 from tools.repro.models import lenet_5, lenet_300_100, n_parameters
 from tools.repro.paper import print_table
 from tools.repro.report import Run, final_line, say, summary
 from tools.repro.stages import in_processes
-from tools.repro.teachers import baseline, said_together, teacher_seeds
+from tools.repro.teachers import baseline, teacher_seeds
 
 __all__ = ["EXPERIMENTS", "Experiment", "SeedResult", "run_seed"]
 
@@ -138,7 +138,7 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
     folder.mkdir(parents=True, exist_ok=True)
     baseline_error = error_of(model, images)
     say(f"seed {seed}: baseline error {baseline_error:.2f}%")
-    teacher = said_together([model, *others], images.train, _TEMPERATURE)
+    teacher = logits_of(Ensemble([model, *others], "arithmetic"), images.train)
     seen = folder / "predictions.jsonl"
 
     def train(student: nn.Module, epoch: Epoch) -> None:

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from cmpk import train
-from tools.repro.classifier import error_of, train_epoch
+from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import Images
 from tools.repro.models import lenet_5, n_parameters
 from tools.repro.report import Run, say
 from tools.repro.stages import main, packed, trained
-from tools.repro.teachers import baseline, said_together, teacher_seeds
+from tools.repro.teachers import baseline, teacher_seeds
 
 __all__ = ["Plan", "run_seed", "small_lenet"]
 
@@ -96,13 +96,13 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
     teachers = [_teacher(each, folder, images, plan) for each in teacher_seeds(seed, plan.teachers)]
     folder = folder / f"seed-{seed}"
     baseline_error = error_of(teachers[0], images)
-    together = said_together(teachers, images.test, _TEMPERATURE).argmax(1) != images.test_labels
-    teacher_error = 100 * float(together.double().mean())
+    together = train.Ensemble(teachers, "arithmetic")
+    teacher_error = error_of(together, images)
     say(f"seed {seed}: a teacher alone {baseline_error:.2f}%, {plan.teachers} together {teacher_error:.2f}%")
     images = images._replace(
         train=images.train[: plan.n_images], train_labels=images.train_labels[: plan.n_images]
     )
-    wanted = said_together(teachers, images.train, _TEMPERATURE)
+    wanted = logits_of(together, images.train)
     alone, student = (
         _student(seed, folder / f"{kind}.pt", images, plan, given)
         for kind, given in (("alone", None), ("student", wanted))

@@ -1,18 +1,18 @@
-"""Models trained on the labels: baselines, and what several of them say together."""
+"""Models trained on the labels: baselines, and those that one of them learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from tools.repro.classifier import fit, logits_of
+from tools.repro.classifier import fit
 from tools.repro.data import Images
 from tools.repro.stages import trained
 
-__all__ = ["baseline", "said_together", "teacher_seeds"]
+__all__ = ["baseline", "teacher_seeds"]
 
 
 def baseline(
@@ -39,9 +39,3 @@ def teacher_seeds(seed: int, count: int) -> list[int]:
     Of seeds 0, 1 and 2 with three teachers each, all have the same.
     """
     return [seed, *(other for other in range(count) if other != seed)][:count]
-
-
-def said_together(models: Sequence[nn.Module], inputs: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Logits of the mean of what models say at the temperature at which they teach; (inputs, classes)."""
-    probabilities = [torch.softmax(logits_of(model, inputs) / temperature, 1) for model in models]
-    return temperature * torch.stack(probabilities).mean(0).log()
