@@ -11,7 +11,6 @@ teachers, and packed. Ratios are those of the whole file, or the student, and on
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,12 +21,12 @@ from torch import nn
 from cmpk import train
 from tools.repro.classifier import error_of, logits_of, train_epoch
 from tools.repro.data import Images
-from tools.repro.models import lenet_5, n_parameters
+from tools.repro.models import lenet_5, n_parameters, small_lenet
 from tools.repro.report import Run, say
 from tools.repro.stages import main, packed, trained
 from tools.repro.teachers import baseline, teacher_seeds
 
-__all__ = ["Plan", "run_seed", "small_lenet"]
+__all__ = ["Plan", "run_seed"]
 
 _TEMPERATURE: Final = 1.0
 _LEARNING_RATES: Final = {"teacher": 1e-3, "student": 3e-3, "compressed": 1e-3}
@@ -55,22 +54,6 @@ class Plan(NamedTuple):
     compressed: int = 12
     batch: int = 256
     n_images: int = 60_000
-
-
-def small_lenet() -> nn.Sequential:
-    """LeNet-5 with 8 and 20 channels and 110 units: 40,648 parameters."""
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 8, 5),
-            pool1=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(8, 20, 5),
-            pool2=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(320, 110),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(110, 10),
-        )
-    )
 
 
 def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) -> tuple[Run, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-__all__ = ["lenet_5", "lenet_300_100", "n_parameters", "small_cnn"]
+__all__ = ["lenet_5", "lenet_300_100", "n_parameters", "small_cnn", "small_lenet"]
 
 
 def lenet_300_100() -> nn.Sequential:
@@ -25,18 +25,12 @@ def lenet_300_100() -> nn.Sequential:
 
 def lenet_5() -> nn.Sequential:
     """Caffe's LeNet: two convolutions of 5 × 5, 20 and 50 channels, 500 units; 431,080 parameters."""
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 20, 5),
-            pool1=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(20, 50, 5),
-            pool2=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(800, 500),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(500, 10),
-        )
-    )
+    return _lenet(20, 50, 500)
+
+
+def small_lenet() -> nn.Sequential:
+    """LeNet-5 with 8 and 20 channels and 110 units: 40,648 parameters."""
+    return _lenet(8, 20, 110)
 
 
 def small_cnn() -> nn.Sequential:
@@ -60,3 +54,18 @@ def small_cnn() -> nn.Sequential:
 def n_parameters(model: nn.Module) -> int:
     """How many numbers a model learns."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _lenet(n_first: int, n_second: int, n_units: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, n_first, 5),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(n_first, n_second, 5),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(16 * n_second, n_units),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(n_units, 10),
+        )
+    )
