@@ -39,7 +39,7 @@ def baseline(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LeNet-5, that is the teacher of one and the baseline of the other; trained once."""
     torch.manual_seed(0)
     model = lenet_5()
-    fit(model, images, 2, 1e-3, 0, batch=64)
+    fit(model, images, epochs=2, learning_rate=1e-3, seed=0, batch=64)
     path = tmp_path_factory.mktemp("baseline") / "baseline.pt"
     torch.save(model.state_dict(), path)
     return path
@@ -69,9 +69,8 @@ def test_a_taught_student_is_better_than_the_same_one_alone_and_is_packed_small(
 
 
 def test_lenet_5_has_binary_and_ternary_weights(baseline: Path, images: Images, tmp_path: Path) -> None:
-    (tmp_path / "seed-0").mkdir()
-    shutil.copy(baseline, tmp_path / "seed-0" / f"baseline-{images.name}-8-0.pt")
-    plan = binary.Plan(few_levels=2, batch=64)
+    shutil.copy(baseline, tmp_path / f"baseline-{images.name}-8-0.pt")
+    plan = binary.Plan(teachers=1, few_levels=2, batch=64)
     run, others = binary.run_seed(0, tmp_path, few(images, 3000), plan)
     assert run.baseline_error < 18
     assert run.error < run.baseline_error + 4.5

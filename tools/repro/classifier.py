@@ -15,6 +15,10 @@ from tools.repro.data import Images
 
 __all__ = ["error_of", "fit", "logits_of", "train_epoch"]
 
+TEMPERATURE = 1.0
+"""At which a teacher's predictions are compared. A model of few weights, or of weights of few bits, can't say
+all that its teacher does: it is to agree where classes meet. Higher ones were measured to be worse."""
+
 _TEST_BATCH = 1000
 _SHARE_OF_CENTROIDS = 0.1
 """Of the learning rate: a shared value moves all of its weights at once, and in the same direction."""
@@ -29,8 +33,6 @@ def train_epoch(
     count: int,
     state: dict[str, Any],
     teacher: torch.Tensor | None = None,
-    temperature: float = 4.0,
-    label_share: float = 0.0,
     batch: int = 256,
     after_step: Callable[[float], object] | None = None,
 ) -> None:
@@ -48,10 +50,6 @@ def train_epoch(
         Kept from epoch to epoch: the optimizer's state.
     teacher : float tensor, shape (images, classes), optional
         Logits to learn from in place of the labels (Hinton et al. 2015).
-    temperature : float
-        At which they are compared.
-    label_share : float
-        With a teacher, the share of the labels in the loss.
     batch : int
     after_step : function, optional
         Called with the share of all epochs that is done.
@@ -76,9 +74,7 @@ def train_epoch(
         if teacher is None:
             loss = functional.cross_entropy(outputs, images.train_labels[chosen])
         else:
-            loss = (1 - label_share) * soft_loss(outputs, teacher[chosen], temperature)
-            if label_share:
-                loss += label_share * functional.cross_entropy(outputs, images.train_labels[chosen])
+            loss = soft_loss(outputs, teacher[chosen], TEMPERATURE)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         optimizer.step()
@@ -88,9 +84,16 @@ def train_epoch(
 
 
 def fit(
-    model: nn.Module, images: Images, epochs: int, learning_rate: float, seed: int, batch: int = 256
+    model: nn.Module,
+    images: Images,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    teacher: torch.Tensor | None = None,
+    batch: int = 256,
 ) -> None:
-    """Train on the labels."""
+    """Train for several epochs, on the labels or on a teacher's logits; see `train_epoch`."""
     state: dict[str, Any] = {}
     for index in range(epochs):
         torch.manual_seed((seed << 20) + index)
@@ -101,6 +104,7 @@ def fit(
             index=index,
             count=epochs,
             state=state,
+            teacher=teacher,
             batch=batch,
         )
 

@@ -116,10 +116,7 @@ EXPERIMENTS: Final = {
     ),
 }
 
-_TEMPERATURE: Final = 1.0
-"""Few weights can't say all that a teacher does: they are to agree with it where classes meet."""
-
-_LEARNING_RATES: Final = {"baseline": 1e-3, "prune": 2e-3, "share": 2e-4}
+_LEARNING_RATES: Final = {"prune": 2e-3, "share": 2e-4}
 
 
 def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) -> SeedResult:
@@ -158,7 +155,6 @@ def run_seed(experiment: Experiment, seed: int, folder: Path, images: Images) ->
             count=epoch.count,
             state=epoch.state,
             teacher=teacher,
-            temperature=_TEMPERATURE,
             batch=experiment.batch,
             after_step=after_step,
         )
@@ -186,15 +182,8 @@ def _teachers(experiment: Experiment, seed: int) -> list[int]:
 
 
 def _baseline(experiment: Experiment, seed: int, folder: Path, images: Images) -> nn.Sequential:
-    return baseline(
-        folder,
-        experiment.make,
-        images,
-        epochs=experiment.baseline_epochs,
-        learning_rate=_LEARNING_RATES["baseline"],
-        seed=seed,
-        batch=experiment.batch,
-    )
+    epochs, batch = experiment.baseline_epochs, experiment.batch
+    return baseline(folder, experiment.make, images, epochs=epochs, seed=seed, batch=batch)
 
 
 def _result(

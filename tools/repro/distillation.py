@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from cmpk import train
-from tools.repro.classifier import error_of, logits_of, train_epoch
+from tools.repro.classifier import error_of, fit, logits_of
 from tools.repro.data import Images
 from tools.repro.models import lenet_5, n_parameters, small_lenet
 from tools.repro.report import Run, say
@@ -28,8 +28,7 @@ from tools.repro.teachers import baseline, teacher_seeds
 
 __all__ = ["Plan", "run_seed"]
 
-_TEMPERATURE: Final = 1.0
-_LEARNING_RATES: Final = {"teacher": 1e-3, "student": 3e-3, "compressed": 1e-3}
+_LEARNING_RATES: Final = {"student": 3e-3, "compressed": 1e-3}
 _KEPT: Final = 0.3
 """Of the student's weights, in the archive."""
 
@@ -114,15 +113,7 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
 
 
 def _teacher(seed: int, folder: Path, images: Images, plan: Plan) -> nn.Sequential:
-    return baseline(
-        folder,
-        lenet_5,
-        images,
-        epochs=plan.teacher,
-        learning_rate=_LEARNING_RATES["teacher"],
-        seed=seed,
-        batch=plan.batch,
-    )
+    return baseline(folder, lenet_5, images, epochs=plan.teacher, seed=seed, batch=plan.batch)
 
 
 def _train_teacher(seed: int, folder: Path, images: Images) -> None:
@@ -137,21 +128,15 @@ def _student(seed: int, path: Path, images: Images, plan: Plan, teacher: torch.T
 def _learn(
     model: nn.Module, images: Images, stage: str, plan: Plan, seed: int, teacher: torch.Tensor | None
 ) -> None:
-    state: dict[str, Any] = {}
-    epochs = plan.student if stage == "student" else plan.compressed
-    for index in range(epochs):
-        torch.manual_seed((seed << 20) + index)
-        train_epoch(
-            model,
-            images,
-            learning_rate=_LEARNING_RATES[stage],
-            index=index,
-            count=epochs,
-            state=state,
-            teacher=teacher,
-            temperature=_TEMPERATURE,
-            batch=plan.batch,
-        )
+    fit(
+        model,
+        images,
+        epochs=plan.student if stage == "student" else plan.compressed,
+        learning_rate=_LEARNING_RATES[stage],
+        seed=seed,
+        teacher=teacher,
+        batch=plan.batch,
+    )
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@
 
 Each step prunes three tenths of the weights that a layer has left and gives it fewer bits, on the layer
 where that costs the least loss for each parameter; the model then recovers for an epoch, from the baseline's
-softened predictions. Steps are compared and scored on training images alone; those that score are held out.
+predictions. Steps are compared and scored on training images alone; those that score are held out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from tools.repro.teachers import baseline
 
 __all__ = ["Plan", "run_seed"]
 
-_TEMPERATURE: Final = 4.0
 _LEARNING_RATE: Final = 1e-3
 
 
@@ -85,15 +84,7 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
         train=images.train[: -plan.held_out], train_labels=images.train_labels[: -plan.held_out]
     )
     folder = folder / f"seed-{seed}"
-    original = baseline(
-        folder,
-        small_cnn,
-        held,
-        epochs=plan.baseline,
-        learning_rate=_LEARNING_RATE,
-        seed=seed,
-        batch=plan.batch,
-    )
+    original = baseline(folder, small_cnn, held, epochs=plan.baseline, seed=seed, batch=plan.batch)
     baseline_error = error_of(original, images)
     say(f"seed {seed}: baseline {baseline_error:.2f}%")
     teacher = logits_of(original, held.train)
@@ -108,7 +99,6 @@ def run_seed(seed: int, folder: Path, images: Images, plan: Plan | None = None) 
             count=epoch.count,
             state=epoch.state,
             teacher=teacher,
-            temperature=_TEMPERATURE,
             batch=plan.batch,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -14,22 +15,23 @@ from tools.repro.stages import trained
 
 __all__ = ["baseline", "teacher_seeds"]
 
+_LEARNING_RATE: Final = 1e-3
+
 
 def baseline(
-    folder: Path,
-    make: Callable[[], nn.Sequential],
-    images: Images,
-    *,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-    batch: int,
+    folder: Path, make: Callable[[], nn.Sequential], images: Images, *, epochs: int, seed: int, batch: int
 ) -> nn.Sequential:
     """A model trained on the labels alone; kept in a folder, and trained there once."""
     torch.manual_seed(seed)
     model = make()
     path = folder / f"baseline-{images.name}-{epochs}-{seed}.pt"
-    trained(path, model, lambda each: fit(each, images, epochs, learning_rate, seed, batch))
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "learning_rate": _LEARNING_RATE,
+        "seed": seed,
+        "batch": batch,
+    }
+    trained(path, model, lambda each: fit(each, images, **options))
     return model
 
 
