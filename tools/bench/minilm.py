@@ -194,16 +194,17 @@ def embeddings_of(model: nn.Module, ids: list[list[int]]) -> torch.Tensor:
     return found
 
 
-def quality(tensors: Mapping[str, torch.Tensor]) -> Quality:
-    """How near a model with these weights is to the original, on the sentences for evaluation."""
-    expected, found = _expected(), embeddings(tensors, token_ids("evaluation"))
+def quality(tensors: Mapping[str, torch.Tensor], ids: list[list[int]] | None = None) -> Quality:
+    """How near a model with these weights is to the original, on the sentences for evaluation or others."""
+    expected = _expected() if ids is None else embeddings(original(), ids)
+    found = embeddings(tensors, token_ids("evaluation") if ids is None else ids)
     cosines = (expected.double() * found.double()).sum(1)
     kept = _nearest(expected) == _nearest(found)
     return Quality(float(cosines.mean()), float(cosines.min()), float(kept.float().mean()))
 
 
-def calibration(*, gradients: bool) -> Calibration:
-    """Run the original over the sentences for calibration, one at a time: padding is no input.
+def calibration(*, gradients: bool, count: int | None = None) -> Calibration:
+    """Run the original over the sentences for calibration, or so many, one at a time: padding is no input.
 
     With gradients, of random projections of the embedding: how far an error in each weight moves it.
     """
@@ -213,7 +214,8 @@ def calibration(*, gradients: bool) -> Calibration:
         return (output * torch.randn(output.shape, generator=generator)).sum()
 
     inputs = [
-        (torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool)) for ids in token_ids("calibration")
+        (torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
+        for ids in token_ids("calibration")[:count]
     ]
     return calibrate(model(original()), inputs, projection if gradients else None)
 
