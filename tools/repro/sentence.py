@@ -72,6 +72,8 @@ class Plan(NamedTuple):
         of everything else.
     replaced : float
         Share of the words of the sentences for calibration that are others each time.
+    scored : int
+        Sentences of documentation that files are scored on, at most.
     """
 
     nbytes: int = 5_000_000
@@ -83,6 +85,7 @@ class Plan(NamedTuple):
     code_rate: float = 2e-5
     rate: float = 5e-5
     replaced: float = 0.15
+    scored: int = 300
 
 
 @functools.cache
@@ -111,22 +114,22 @@ def run(seed: int, folder: Path, plan: Plan) -> dict[str, float]:
     calibration = _calibration(folder / "calibration", plan.calibrated)
     calibrated, path = (folder / f"{name}.cmpk" for name in ("calibrated", "trained"))
     cmpk.pack(minilm.original(), calibrated, target_size=plan.nbytes, calibration=calibration, force=True)
-    before = _quality("calibrated", calibrated)
+    before = _quality("calibrated", calibrated, plan.scored)
     torch.manual_seed(seed)
     student = minilm.empty()
     steps = _learn(student, calibrated, seed, plan)
     train.save(student, path)
     if path.stat().st_size > plan.nbytes:
         raise RuntimeError(f"{path} has {path.stat().st_size} bytes: more than {plan.nbytes}")
-    return {"steps": steps} | before | _quality("trained", path)
+    return {"steps": steps} | before | _quality("trained", path, plan.scored)
 
 
-def _quality(kind: str, path: Path) -> dict[str, float]:
+def _quality(kind: str, path: Path, count: int) -> dict[str, float]:
     """Of a file: on the sentences for evaluation, and on documentation that was not trained on."""
     tensors = cmpk.torch.load_file(path)
     found = minilm.quality(tensors)
     _, held_out = _split(documentation())
-    of_text = minilm.quality(tensors, _tokens(held_out))
+    of_text = minilm.quality(tensors, _tokens(held_out[:count]))
     nbytes = path.stat().st_size
     say(f"{kind}: {nbytes:,} bytes, cosine {found.mean:.6f}, of documentation {of_text.mean:.6f}")
     values = {"nbytes": nbytes, **found._asdict(), "documentation_mean": of_text.mean}
