@@ -111,7 +111,7 @@ def run(seed: int, folder: Path, plan: Plan) -> dict[str, float]:
         that are kept, and the mean cosine of documentation, under ``calibrated_`` and ``trained_``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    calibration = _calibration(folder / "calibration", plan.calibrated)
+    calibration = _calibration(folder / f"calibration-{plan.calibrated}", plan.calibrated)
     calibrated, path = (folder / f"{name}.cmpk" for name in ("calibrated", "trained"))
     cmpk.pack(minilm.original(), calibrated, target_size=plan.nbytes, calibration=calibration, force=True)
     before = _quality("calibrated", calibrated, plan.scored)
